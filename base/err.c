@@ -1,0 +1,105 @@
+/* Failures in words: see err.h. */
+#include "err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void set(struct err *e, int status, const char *fmt, va_list ap)
+{
+	if (!e)
+		return;
+	e->status = status;
+	vsnprintf(e->text, sizeof(e->text), fmt, ap);
+}
+
+#define SET(status)                          \
+	do {                                 \
+		va_list ap;                  \
+		va_start(ap, fmt);           \
+		set(e, (status), fmt, ap);   \
+		va_end(ap);                  \
+	} while (0)
+
+int err_refuse(struct err *e, int errnum, const char *fmt, ...)
+{
+	SET(STATUS_REFUSED);
+	return -errnum;
+}
+
+int err_usage(struct err *e, int errnum, const char *fmt, ...)
+{
+	SET(STATUS_USAGE);
+	return -errnum;
+}
+
+int err_env(struct err *e, int errnum, const char *fmt, ...)
+{
+	SET(STATUS_ENVIRONMENT);
+	return -errnum;
+}
+
+int err_sys(struct err *e, int errnum, const char *fmt, ...)
+{
+	size_t n;
+
+	SET(STATUS_ENVIRONMENT);
+	if (e) {
+		n = strlen(e->text);
+		snprintf(e->text + n, sizeof(e->text) - n, ": %s", strerror(errnum));
+	}
+	return -errnum;
+}
+
+int err_also(struct err *e, int errnum, const char *fmt, ...)
+{
+	va_list ap;
+	size_t n;
+
+	if (!e)
+		return -errnum;
+	n = strlen(e->text);
+	if (n && n + 1 < sizeof(e->text))
+		e->text[n++] = '\n';
+	va_start(ap, fmt);
+	vsnprintf(e->text + n, sizeof(e->text) - n, fmt, ap);
+	va_end(ap);
+	e->status = STATUS_REFUSED;
+	return -errnum;
+}
+
+int err_prefix(struct err *e, int rc, const char *fmt, ...)
+{
+	char was[sizeof(e->text)];
+	va_list ap;
+	size_t n;
+
+	if (!e)
+		return rc;
+	memcpy(was, e->text, sizeof(was));
+	va_start(ap, fmt);
+	vsnprintf(e->text, sizeof(e->text), fmt, ap);
+	va_end(ap);
+	n = strlen(e->text);
+	snprintf(e->text + n, sizeof(e->text) - n, ": %s", was);
+	return rc;
+}
+
+int err_exit(const char *prog, const struct err *e, int rc)
+{
+	const char *line = e->text;
+
+	if (rc >= 0)
+		return STATUS_DONE;
+	if (!*line) {
+		fprintf(stderr, "%s: %s\n", prog, strerror(-rc));
+		return STATUS_ENVIRONMENT;
+	}
+	while (*line) {
+		int n = (int)strcspn(line, "\n");
+
+		fprintf(stderr, "%s: %.*s\n", prog, n, line);
+		line += n + (line[n] == '\n');
+	}
+	return e->status ? e->status : STATUS_ENVIRONMENT;
+}

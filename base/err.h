@@ -1,0 +1,49 @@
+/*
+ * A failure as a person reads it: one sentence each that says what, which
+ * path, and what to do, together with the exit status that it means.
+ *
+ * Functions return a negative errno; the words go into the caller's struct err
+ * (which may be NULL). Only main() prints them and exits.
+ */
+#pragma once
+
+/* Exit status of every program of the project. */
+enum exit_status {
+	STATUS_DONE = 0,
+	STATUS_REFUSED = 1,	/* the thing asked about is damaged, missing or refused */
+	STATUS_USAGE = 2,	/* the command line is wrong */
+	STATUS_ENVIRONMENT = 3, /* I/O error, no KVM, locked, out of memory */
+};
+
+struct err {
+	int status;	 /* enum exit_status, 0 while there is no failure */
+	char text[3072]; /* sentences without a final newline, one a line */
+};
+
+#define ERR_PRINTF __attribute__((format(printf, 3, 4)))
+
+/*
+ * Each sets *e (if not NULL), replacing what was there, and returns -errnum.
+ * err_refuse: the thing asked about is at fault. err_usage: the command line.
+ * err_env: the environment. err_sys: the environment, and the words for errnum
+ * are appended after ": ".
+ */
+int err_refuse(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
+int err_usage(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
+int err_env(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
+int err_sys(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
+
+/*
+ * Adds one more sentence, as err_refuse, on a line of its own: for checks that
+ * report all they find together. Returns -errnum.
+ */
+int err_also(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
+
+/* Puts "words: " in front of what is there: who was doing it. Returns rc. */
+int err_prefix(struct err *e, int rc, const char *fmt, ...) ERR_PRINTF;
+
+/*
+ * The exit status for rc (0 or a negative errno) with its words: prints each
+ * line of e->text as "prog: line" to standard error. For main() only.
+ */
+int err_exit(const char *prog, const struct err *e, int rc);

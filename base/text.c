@@ -1,0 +1,131 @@
+/* Sizes, times and identifiers as people read and write them: see text.h. */
+#include "text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+int text_parse_u64(const char *text, uint64_t *value)
+{
+	uint64_t v = 0;
+
+	if (!*text)
+		return -EINVAL;
+	for (; *text; text++) {
+		if (*text < '0' || *text > '9')
+			return -EINVAL;
+		if (__builtin_mul_overflow(v, 10, &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(*text - '0'), &v))
+			return -EINVAL;
+	}
+	*value = v;
+	return 0;
+}
+
+int text_parse_size(const char *text, uint64_t *bytes)
+{
+	static const char suffixes[] = "KMGT";
+	char digits[24];
+	size_t n = strspn(text, "0123456789");
+	const char *suffix;
+	uint64_t v;
+	int shift = 0;
+
+	if (n == 0 || n >= sizeof(digits))
+		return -EINVAL;
+	memcpy(digits, text, n);
+	digits[n] = '\0';
+	if (text_parse_u64(digits, &v) < 0)
+		return -EINVAL;
+	if (text[n]) {
+		char c = text[n];
+
+		if (c >= 'a' && c <= 'z')
+			c = (char)(c - 'a' + 'A');
+		suffix = strchr(suffixes, c);
+		/* "512M", "512MiB" and "512MB" are all understood, all as 1024. */
+		if (!suffix || (text[n + 1] && strcmp(text + n + 1, "iB") != 0 &&
+				strcmp(text + n + 1, "B") != 0))
+			return -EINVAL;
+		shift = 10 * (int)(suffix - suffixes + 1);
+	}
+	if (v > UINT64_MAX >> shift)
+		return -EINVAL;
+	*bytes = v << shift;
+	return 0;
+}
+
+char *text_format_size(uint64_t bytes, char out[TEXT_SIZE_MAX])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double v = (double)bytes;
+	unsigned u = 0;
+
+	while (v >= 1024 && u < 6) {
+		v /= 1024;
+		u++;
+	}
+	if (u == 0 || v >= 100 || v == (double)(uint64_t)v)
+		snprintf(out, TEXT_SIZE_MAX, "%.0f %s", v, units[u]);
+	else
+		snprintf(out, TEXT_SIZE_MAX, "%.1f %s", v, units[u]);
+	return out;
+}
+
+char *text_format_time(int64_t seconds, int32_t nanos, char out[TEXT_TIME_MAX])
+{
+	time_t t = (time_t)seconds;
+	struct tm tm;
+	char day[24];
+
+	/* Years beyond four digits have no RFC 3339 form; a file may claim any. */
+	if (seconds < 0 || seconds > 253402300799 || nanos < 0 || nanos > 999999999 ||
+	    !gmtime_r(&t, &tm)) {
+		snprintf(out, TEXT_TIME_MAX, "1970-01-01T00:00:00.000000000Z");
+		return out;
+	}
+	strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(out, TEXT_TIME_MAX, "%s.%09dZ", day, nanos);
+	return out;
+}
+
+int uuid_make(const struct timespec *now, uint8_t out[UUID_SIZE])
+{
+	uint64_t ms = (uint64_t)now->tv_sec * 1000 + (uint64_t)now->tv_nsec / 1000000;
+
+	if (getrandom(out, UUID_SIZE, 0) != UUID_SIZE)
+		return -EIO;
+	for (int i = 0; i < 6; i++)
+		out[i] = (uint8_t)(ms >> (40 - 8 * i));
+	out[6] = (uint8_t)(0x70 | (out[6] & 0x0f)); /* version 7 */
+	out[8] = (uint8_t)(0x80 | (out[8] & 0x3f)); /* variant 10 */
+	return 0;
+}
+
+char *uuid_format(const uint8_t id[UUID_SIZE], char out[UUID_TEXT_MAX])
+{
+	static const char digits[] = "0123456789abcdef";
+	char *p = out;
+
+	for (int i = 0; i < UUID_SIZE; i++) {
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*p++ = '-';
+		*p++ = digits[id[i] >> 4];
+		*p++ = digits[id[i] & 15];
+	}
+	*p = '\0';
+	return out;
+}
+
+char *text_format_hex(const uint8_t *bytes, size_t n, char *out)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < n; i++) {
+		out[2 * i] = digits[bytes[i] >> 4];
+		out[2 * i + 1] = digits[bytes[i] & 15];
+	}
+	out[2 * n] = '\0';
+	return out;
+}

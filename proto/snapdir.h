@@ -1,0 +1,65 @@
+/*
+ * A snapshot directory, read. The directory is the truth: what restore, the
+ * mount, verify and the index know of a snapshot they learn from here, whether
+ * it lies in the store, in the mount, or on a stick.
+ *
+ *	manifest.bin	read and checked whole when the directory is opened
+ *	state.bin	read and checked whole when asked for
+ *	memory.bin	opened, its size checked; its digest is the caller's
+ *			to have verified (that may take seconds)
+ *
+ * A snapdir is bound to the directory it opened, never looked up by name again.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "base/digest.h"
+#include "proto/manifest.h"
+#include "proto/state.h"
+
+#define SNAPDIR_MANIFEST "manifest.bin"
+#define SNAPDIR_STATE	 "state.bin"
+#define SNAPDIR_MEMORY	 "memory.bin"
+
+struct snapdir {
+	int dirfd;	  /* owned, O_RDONLY | O_DIRECTORY */
+	struct stat stat; /* of the directory, when it was opened */
+	SnapshotManifest *manifest;		/* owned */
+	uint8_t manifest_digest[DIGEST_SIZE];	/* plain SHA-256 of the whole manifest.bin */
+	size_t manifest_size;			/* bytes */
+};
+
+/*
+ * Opens the directory `name` in `at` (AT_FDCWD and a path will do) and reads
+ * its manifest. `label` names it in messages. 0, -ENOENT, -ENOTDIR, -EBADMSG
+ * (damaged), or another negative errno. Close with proto_snapdir_close().
+ */
+int proto_snapdir_open(struct snapdir *d, int at, const char *name, const char *label,
+		       struct err *e);
+
+/* As proto_snapdir_open(), of an open directory, whose descriptor it takes over. */
+int proto_snapdir_open_fd(struct snapdir *d, int dirfd, const char *label, struct err *e);
+
+void proto_snapdir_close(struct snapdir *d);
+
+/*
+ * The bytes of state.bin, checked against size and digest of the manifest.
+ * *buf is the caller's. 0, -EBADMSG (damaged) or another negative errno.
+ */
+int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t **buf,
+			     size_t *len, struct err *e);
+
+/*
+ * Opens memory.bin read-only and checks that it is a regular file of the
+ * manifest's RAM size. The descriptor (caller's), -EBADMSG or another errno.
+ */
+int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e);
+
+/*
+ * Computes memory.bin's digest and compares it with the manifest's.
+ * 0, -EBADMSG (it differs), or another negative errno.
+ */
+int proto_snapdir_verify_memory(const struct snapdir *d, int memory_fd, const char *label,
+				struct io_progress *progress, struct err *e);
