@@ -1,0 +1,15 @@
+/*
+ * Copying from or to memory whose page may not be to be had: guest RAM that is
+ * a mapped file raises SIGBUS where the file has become shorter, its disk
+ * fails, or the file system is full. Such a copy ends with -EFAULT, not with
+ * the process.
+ */
+#pragma once
+
+#include <stddef.h>
+
+/* Installs the SIGBUS handler. Once, before any thread starts. 0 or a negative errno. */
+int fault_install(void);
+
+/* memcpy that survives SIGBUS on either side. Any thread. 0 or -EFAULT. */
+int fault_copy(void *to, const void *from, size_t n);

@@ -1,0 +1,127 @@
+/* The host's KVM: see kvm.h. */
+#define _GNU_SOURCE
+#include "kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* All that vmm cannot do without; the newest, SREGS2, is of Linux 5.14. */
+static const struct {
+	int cap;
+	const char *name;
+} needed[] = {
+	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY" },
+	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP" },
+	{ KVM_CAP_PIT2, "KVM_CAP_PIT2" },
+	{ KVM_CAP_PIT_STATE2, "KVM_CAP_PIT_STATE2" },
+	{ KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID" },
+	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },
+	{ KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS" },
+	{ KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS" },
+	{ KVM_CAP_XSAVE, "KVM_CAP_XSAVE" },
+	{ KVM_CAP_XCRS, "KVM_CAP_XCRS" },
+	{ KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK" },
+	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
+	{ KVM_CAP_SREGS2, "KVM_CAP_SREGS2" },
+};
+
+int kvm_ioctl(int fd, unsigned long request, void *arg)
+{
+	int r;
+
+	do
+		r = ioctl(fd, request, arg);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r;
+}
+
+static int check_capabilities(struct kvm_host *host, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		if (ioctl(host->fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
+			rc = err_also(e, ENOTSUP, "this host's KVM lacks %s", needed[i].name);
+	if (rc < 0 && e)
+		e->status = STATUS_ENVIRONMENT;
+	host->tsc_control = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
+	return rc;
+}
+
+static int read_lists(struct kvm_host *host, struct err *e)
+{
+	int rc;
+
+	host->cpuid = calloc(1, sizeof(*host->cpuid) +
+					KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+	host->msrs = calloc(1, sizeof(*host->msrs) + KVM_MSRS_MAX * sizeof(uint32_t));
+	if (!host->cpuid || !host->msrs)
+		return err_sys(e, ENOMEM, "cannot ask KVM what it offers");
+	host->cpuid->nent = KVM_CPUID_MAX;
+	rc = kvm_ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, host->cpuid);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot ask KVM for its CPUID");
+	host->msrs->nmsrs = KVM_MSRS_MAX;
+	rc = kvm_ioctl(host->fd, KVM_GET_MSR_INDEX_LIST, host->msrs);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot ask KVM for its list of MSRs");
+	return 0;
+}
+
+static int open_device(struct err *e)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	if (errno == ENOENT)
+		return err_env(e, ENOENT,
+			       "there is no /dev/kvm: load kvm-intel or kvm-amd, or switch "
+			       "virtualization on in the firmware");
+	if (errno == EACCES)
+		return err_env(e, EACCES,
+			       "/dev/kvm may not be opened by this user: join the group kvm");
+	return err_sys(e, errno, "cannot open /dev/kvm");
+}
+
+int kvm_host_open(struct kvm_host *host, struct err *e)
+{
+	int rc;
+
+	*host = (struct kvm_host){ .fd = -1 };
+	rc = open_device(e);
+	if (rc < 0)
+		return rc;
+	host->fd = rc;
+	rc = kvm_ioctl(host->fd, KVM_GET_API_VERSION, NULL);
+	if (rc != KVM_API_VERSION)
+		rc = err_env(e, ENOTSUP, "/dev/kvm speaks API version %d, not %d", rc,
+			     KVM_API_VERSION);
+	else
+		rc = check_capabilities(host, e);
+	if (rc == 0) {
+		rc = kvm_ioctl(host->fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
+		if (rc < (int)sizeof(struct kvm_run))
+			rc = err_env(e, ENOTSUP, "/dev/kvm has no run area for a vCPU");
+		else
+			host->run_size = (uint32_t)rc;
+	}
+	if (rc >= 0)
+		rc = read_lists(host, e);
+	if (rc < 0)
+		kvm_host_close(host);
+	return rc;
+}
+
+void kvm_host_close(struct kvm_host *host)
+{
+	if (host->fd >= 0)
+		close(host->fd);
+	free(host->cpuid);
+	free(host->msrs);
+	*host = (struct kvm_host){ .fd = -1 };
+}

@@ -1,0 +1,29 @@
+/*
+ * The host's KVM: what it offers, asked once. Never assumed: the programs run
+ * on VMX, SVM and software backends alike.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <linux/kvm.h>
+
+#include "base/err.h"
+
+#define KVM_CPUID_MAX 256
+#define KVM_MSRS_MAX  512
+
+struct kvm_host {
+	int fd;		   /* /dev/kvm, owned */
+	uint32_t run_size; /* bytes of a vCPU's struct kvm_run mapping */
+	bool tsc_control;
+	struct kvm_cpuid2 *cpuid; /* supported CPUID, owned */
+	struct kvm_msr_list *msrs; /* MSRs that KVM keeps, owned */
+};
+
+/* Opens /dev/kvm and asks what is needed to run. 0 or a negative errno. */
+int kvm_host_open(struct kvm_host *host, struct err *e);
+void kvm_host_close(struct kvm_host *host);
+
+/* ioctl(2) that returns a negative errno instead of -1, retried on EINTR. */
+int kvm_ioctl(int fd, unsigned long request, void *arg);

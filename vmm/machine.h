@@ -1,0 +1,144 @@
+/*
+ * The machine: RAM, devices, what it booted, and the struct vm that runs it at
+ * the moment. A reset or a restore gives it another struct vm; the machine stays.
+ *
+ * Threads: one for each vCPU (cpu.c), and the main thread, which owns
+ * everything else here. The main thread touches vm, ram and the table of
+ * devices only while it alone runs, or while the vCPUs are held.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/text.h"
+#include "boot.h"
+#include "chardev.h"
+#include "i8042.h"
+#include "ram.h"
+#include "serial.h"
+#include "vm.h"
+
+/* Why the vCPUs do not run; they run while no reason stands. */
+enum hold {
+	HOLD_USER = 1,	/* `pause`, --paused, not started yet */
+	HOLD_SAVE = 2,	/* the state is being taken */
+	HOLD_FAULT = 4, /* a RAM page cannot be had; `resume` tries again */
+	HOLD_RESET = 8, /* the guest asked for a reset */
+	HOLD_END = 16,	/* the machine ends */
+};
+
+/* What a vCPU thread tells the main thread. */
+enum machine_event {
+	EVENT_RESET = 1,  /* the guest asked for a reset */
+	EVENT_FAULT = 2,  /* host-memory-fault: machine.fault says which */
+	EVENT_FAILED = 4, /* a vCPU cannot go on: machine.failure says why */
+};
+
+/* A RAM page that the host could not give: one event, whatever its form. */
+struct memory_fault {
+	uint64_t address; /* guest address, UINT64_MAX: KVM did not tell */
+	const char *form; /* how it showed: "MMIO exit inside RAM", ... */
+};
+
+enum exit_kind { COUNT_IO, COUNT_MMIO, COUNT_INTERRUPTED, COUNT_OTHER, COUNT_KINDS };
+
+struct machine;
+
+/* A vCPU's thread. */
+struct cpu {
+	struct machine *machine;
+	unsigned index;
+	pthread_t thread;
+	bool started;
+	bool retry_mmio; /* its pending exit is an access to RAM, to be done again */
+	uint64_t exits[COUNT_KINDS];
+};
+
+struct machine {
+	struct kvm_host kvm;
+	struct vm vm;
+	struct ram ram;
+	struct boot boot;
+	struct chardev console;
+	struct serial serial;
+	struct i8042 keyboard;
+	unsigned ncpus;
+	struct cpu cpu[VM_VCPUS_MAX];
+	int event_fd; /* eventfd: a vCPU thread has posted events */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* under lock: */
+	unsigned holds;	 /* enum hold bits */
+	unsigned parked; /* vCPU threads that wait outside KVM_RUN */
+	unsigned events; /* enum machine_event bits, not yet taken */
+	bool quit;
+	struct memory_fault fault;
+	char failure[256];
+
+	/* identity, the main thread's */
+	struct timespec started;
+	bool has_parent;
+	uint8_t parent[UUID_SIZE]; /* the snapshot it was restored from or last saved as */
+	uint8_t generation[UUID_SIZE];
+};
+
+/* The devices, by the one table in machine.c. */
+unsigned machine_devices(struct machine *m, struct vdev **devices, unsigned room);
+#define MACHINE_DEVICES_MAX 8
+
+/*
+ * Sets up everything but RAM, boot and vm: opens KVM, makes the devices.
+ * `output` is where the serial line ends, -1: nowhere. 0 or a negative errno.
+ */
+int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e);
+
+/* Starts the vCPU threads, held by HOLD_USER. 0 or a negative errno. */
+int machine_start(struct machine *m, struct err *e);
+
+/* Ends the vCPU threads and frees all. */
+void machine_destroy(struct machine *m);
+
+/*
+ * Main thread. hold: adds a reason and waits until every vCPU is outside
+ * KVM_RUN with no exit half done. release: takes reasons away; when none is
+ * left the vCPUs run, and it returns when all of them do.
+ */
+void machine_hold(struct machine *m, enum hold why);
+void machine_release(struct machine *m, unsigned why);
+unsigned machine_holds(struct machine *m);
+
+/* Any thread: as hold, but does not wait; and posts the event to the main thread. */
+void machine_post(struct machine *m, enum machine_event event, enum hold why);
+
+/* The events posted since the last call; main thread, when event_fd is readable. */
+unsigned machine_take_events(struct machine *m);
+
+/*
+ * Boots m->boot from the start: a fresh struct vm over the same RAM, devices in
+ * their state after power-on. The vCPUs must be held. 0 or a negative errno.
+ */
+int machine_boot(struct machine *m, struct err *e);
+
+/*
+ * The machine's state, with its vCPUs held, as state.bin has it (the caller's).
+ * And the reverse, into a machine without a vm yet whose RAM is there: builds
+ * the vm; preflight is restore.c's. 0 or a negative errno.
+ */
+int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e);
+int machine_load_state(struct machine *m, const VmState *state, struct err *e);
+
+/* Tells the guest that time has passed unseen (KVM_KVMCLOCK_CTRL). vCPUs held. */
+void machine_tell_paused(struct machine *m);
+
+/* Dispatches a guest's access to an I/O port. vCPU threads. */
+void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, unsigned size);
+
+/* The body of a vCPU's thread (cpu.c). */
+void *cpu_main(void *arg);
+
+/* Sets up the signal that gets a vCPU out of KVM_RUN. Once. 0 or a negative errno. */
+int cpu_install_kick(void);
+void cpu_kick(struct cpu *c);

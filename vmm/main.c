@@ -1,0 +1,310 @@
+/*
+ * vmm: boots or restores a machine, then serves its console, control socket and
+ * saves until it ends. main() is the only place that exits.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "check_host.h"
+#include "console.h"
+#include "control.h"
+#include "fault.h"
+#include "options.h"
+#include "restore.h"
+
+struct program {
+	struct options options;
+	struct publisher publisher;
+	struct machine machine;
+	struct monitor monitor;
+	struct loop loop;
+	struct console console;
+	struct control control;
+	int signal_fd, serial_fd;
+	bool has_machine;
+};
+
+/* ---- the machine ---- */
+
+/* Where the serial line ends: a descriptor, or -1 for nowhere. */
+static int open_serial(struct program *p, struct err *e)
+{
+	const char *where = p->options.serial;
+
+	p->serial_fd = -1;
+	if (strcmp(where, "stdio") == 0)
+		return STDOUT_FILENO;
+	if (strcmp(where, "none") == 0)
+		return -1;
+	if (strncmp(where, "file=", 5) != 0 || !where[5])
+		return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'",
+				 where);
+	p->serial_fd = open(where + 5, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+	if (p->serial_fd < 0)
+		return err_sys(e, errno, "--serial %s", where);
+	return p->serial_fd;
+}
+
+static int init_machine(struct program *p, unsigned ncpus, struct err *e)
+{
+	struct err found = { 0 };
+	int output = open_serial(p, &found);
+
+	if (found.status) {
+		if (e)
+			*e = found;
+		return output;
+	}
+	p->has_machine = true;
+	return machine_init(&p->machine, ncpus, output, e);
+}
+
+static int make_ram(struct program *p, struct err *e)
+{
+	const struct options *o = &p->options;
+	auto_free char *path = NULL;
+	int fd;
+
+	if (o->private_memory)
+		return ram_map_memfd(&p->machine.ram, o->memory, e);
+	if (o->memory_backing_file && o->memory_backing_file[0] != '/') {
+		auto_free char *here = getcwd(NULL, 0);
+
+		if (!here || asprintf(&path, "%s/%s", here, o->memory_backing_file) < 0)
+			return err_sys(e, ENOMEM, "--memory-backing-file %s",
+				       o->memory_backing_file);
+	}
+	fd = publisher_get_ram(&p->publisher, o->memory, path ? path : o->memory_backing_file,
+			       !o->no_reserve, e);
+	return fd < 0 ? fd : ram_map(&p->machine.ram, RAM_SHARED, fd, o->memory, e);
+}
+
+static int boot(struct program *p, struct err *e)
+{
+	const struct options *o = &p->options;
+	struct boot boot;
+	int rc = boot_from_options(&boot, o->demo_guest, o->kernel, o->initrd, o->cmdline, e);
+
+	if (rc < 0)
+		return rc;
+	rc = init_machine(p, o->processors ? o->processors : 1, e);
+	if (!p->has_machine) {
+		boot_free(&boot);
+		return rc;
+	}
+	p->machine.boot = boot;
+	if (rc == 0)
+		rc = make_ram(p, e);
+	return rc < 0 ? rc : machine_boot(&p->machine, e);
+}
+
+static int restore(struct program *p, struct err *e)
+{
+	const struct restore_options o = {
+		.dir = p->options.restore,
+		.memory = p->options.memory,
+		.processors = p->options.processors,
+		.trust_memory = p->options.trust_memory,
+	};
+	struct restore r;
+	int rc = restore_preflight(&r, &o, &p->publisher, e);
+
+	if (rc < 0)
+		return rc;
+	if (p->options.check) {
+		printf("%s can be restored here\n", r.label);
+		rc = -ECANCELED;
+	} else {
+		rc = init_machine(p, r.dir.manifest->vp_count, e);
+	}
+	if (rc == 0)
+		rc = restore_machine(&r, &p->machine, e);
+	restore_close(&r);
+	return rc;
+}
+
+/* ---- the main loop ---- */
+
+static void on_signal(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(p->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	/* The second one does not wait for a publish any more. */
+	if (p->monitor.quit)
+		p->monitor.save.phase = SAVE_IDLE;
+	p->monitor.quit = true;
+}
+
+static void on_machine(void *arg, uint32_t events)
+{
+	(void)events;
+	monitor_on_machine_event(arg);
+}
+
+static void on_publisher(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+	const int sock = p->publisher.sock;
+
+	(void)events;
+	save_on_reply(&p->monitor.save);
+	if (p->publisher.sock < 0) /* it has ended, and its descriptor is closed */
+		loop_remove(&p->loop, sock);
+}
+
+static int open_signals(struct program *p)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	signal(SIGPIPE, SIG_IGN);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return p->signal_fd < 0 ? -errno : 0;
+}
+
+static int open_loop(struct program *p, struct err *e)
+{
+	const bool stdio = strcmp(p->options.serial, "stdio") == 0;
+	int rc = loop_init(&p->loop);
+
+	if (rc == 0)
+		rc = loop_add(&p->loop, p->signal_fd, EPOLLIN, on_signal, p);
+	if (rc == 0)
+		rc = loop_add(&p->loop, p->machine.event_fd, EPOLLIN, on_machine, &p->monitor);
+	if (rc == 0 && p->publisher.sock >= 0)
+		rc = loop_add(&p->loop, p->publisher.sock, EPOLLIN, on_publisher, p);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot set the main loop up");
+	if (p->options.control) {
+		rc = control_open(&p->control, p->options.control, &p->loop, &p->monitor, e);
+		if (rc < 0)
+			return rc;
+	}
+	return console_open(&p->console, &p->loop, &p->monitor, stdio ? &p->machine.serial : NULL,
+			    e);
+}
+
+/* Output that the host did not take, input that the guest did not: try again soon. */
+static int pending_ms(struct program *p)
+{
+	if (chardev_flush(&p->machine.console))
+		return 10;
+	console_poll(&p->console);
+	return p->console.npending ? 10 : 500;
+}
+
+static int serve(struct program *p, struct err *e)
+{
+	bool waited = false;
+
+	while (!p->monitor.quit || p->monitor.save.phase != SAVE_IDLE) {
+		bool full = !chardev_has_room(&p->machine.console);
+		int rc = loop_step(&p->loop, pending_ms(p));
+
+		if (rc < 0)
+			return err_sys(e, -rc, "the main loop failed");
+		if (full && chardev_has_room(&p->machine.console))
+			serial_output_drained(&p->machine.serial);
+		if (p->monitor.quit && p->monitor.save.phase != SAVE_IDLE && !waited) {
+			waited = true;
+			log_info("quitting when the save of %s is done", p->monitor.save_name);
+		}
+	}
+	return 0;
+}
+
+static int run(struct program *p, struct err *e)
+{
+	int rc = p->options.restore ? restore(p, e) : boot(p, e);
+
+	if (rc < 0)
+		return rc;
+	monitor_init(&p->monitor, &p->machine, &p->publisher);
+	rc = open_loop(p, e);
+	if (rc == 0)
+		rc = machine_start(&p->machine, e);
+	if (rc < 0)
+		return rc;
+	if (!p->options.paused)
+		machine_release(&p->machine, HOLD_USER);
+	return serve(p, e);
+}
+
+static void clean_up(struct program *p)
+{
+	console_close(&p->console);
+	if (p->control.loop)
+		control_close(&p->control);
+	if (p->has_machine)
+		machine_destroy(&p->machine);
+	publisher_stop(&p->publisher);
+	loop_destroy(&p->loop);
+	if (p->signal_fd >= 0)
+		close(p->signal_fd);
+	if (p->serial_fd >= 0)
+		close(p->serial_fd);
+}
+
+static int start(struct program *p, int argc, char **argv, struct err *e)
+{
+	int rc = options_parse(&p->options, argc, argv, e);
+
+	if (rc < 0)
+		return rc;
+	if (p->options.version) {
+		puts("vmm (snapfs) " SNAPFS_VERSION);
+		return 0;
+	}
+	if (p->options.check_host)
+		return check_host(p->options.json, e);
+	/* First, while there is nothing yet that it could inherit. */
+	rc = publisher_start(&p->publisher, p->options.store, e);
+	if (rc < 0)
+		return rc;
+	rc = open_signals(p);
+	if (rc == 0)
+		rc = fault_install();
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot set up signals");
+	return run(p, e);
+}
+
+int main(int argc, char **argv)
+{
+	static struct program p = {
+		.publisher.sock = -1,
+		.loop.fd = -1,
+		.signal_fd = -1,
+		.serial_fd = -1,
+		.control.fd = -1,
+	};
+	struct err e = { 0 };
+	int rc;
+
+	log_init("vmm");
+	rc = start(&p, argc, argv, &e);
+	clean_up(&p);
+	if (rc == -ECANCELED) /* --help, --check: said and done */
+		return STATUS_DONE;
+	rc = err_exit("vmm", &e, rc);
+	return rc ? rc : p.monitor.status;
+}

@@ -1,0 +1,129 @@
+/* The command line of vmm: see options.h. */
+#define _GNU_SOURCE
+#include "options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "ram.h"
+
+#define AT(field) offsetof(struct options, field)
+
+const struct opt options_table[] = {
+	{ "kernel", 0, OPT_STRING, AT(kernel), "BZIMAGE", "Linux kernel to boot" },
+	{ "initrd", 0, OPT_STRING, AT(initrd), "FILE", "its initial RAM disk" },
+	{ "cmdline", 0, OPT_STRING, AT(cmdline), "TEXT", "its command line (console=ttyS0)" },
+	{ "memory", 'm', OPT_SIZE, AT(memory), "SIZE", "guest RAM (512M)" },
+	{ "processors", 'p', OPT_UINT, AT(processors), "N", "vCPUs (1)" },
+	{ "restore-snapshot", 0, OPT_STRING, AT(restore), "DIR",
+	  "go on from a snapshot: in the mount, the store, or a copy" },
+	{ "paused", 0, OPT_FLAG, AT(paused), NULL, "do not run before `resume`" },
+	{ "check", 0, OPT_FLAG, AT(check), NULL,
+	  "with --restore-snapshot: say whether it can be restored here, and stop" },
+	{ "trust-memory", 0, OPT_FLAG, AT(trust_memory), NULL,
+	  "restore without verifying memory.bin" },
+	{ "memory-backing-file", 0, OPT_STRING, AT(memory_backing_file), "FILE",
+	  "guest RAM in this file, made if missing (in the store)" },
+	{ "private-memory", 0, OPT_FLAG, AT(private_memory), NULL,
+	  "guest RAM in anonymous memory; a save writes it out" },
+	{ "no-reserve", 0, OPT_FLAG, AT(no_reserve), NULL,
+	  "do not reserve the disk space of guest RAM at start" },
+	{ "store", 0, OPT_STRING, AT(store), "DIR", "the snapshot store" },
+	{ "serial", 0, OPT_STRING, AT(serial), "WHERE", "stdio, file=PATH or none (stdio)" },
+	{ "control", 0, OPT_STRING, AT(control), "PATH", "listen for commands on a Unix socket" },
+	{ "demo-guest", 0, OPT_FLAG, AT(demo_guest), NULL, "run the built-in guest" },
+	{ "check-host", 0, OPT_FLAG, AT(check_host), NULL, "say what this host's KVM can do" },
+	{ "json", 0, OPT_FLAG, AT(json), NULL, "with --check-host: for programs" },
+	{ "version", 0, OPT_FLAG, AT(version), NULL, "print the version" },
+	{ 0 },
+};
+
+static void help(void)
+{
+	puts("usage: vmm --kernel BZIMAGE [OPTION..]\n"
+	     "       vmm --restore-snapshot DIR [OPTION..]\n"
+	     "       vmm --demo-guest [OPTION..]\n\n"
+	     "Runs a virtual machine on KVM, saves it to a snapshot and restores it.\n");
+	opt_help(stdout, options_table);
+	puts("\nConsole: Ctrl-a c for the prompt and back, Ctrl-a x to quit; `help` there.\n"
+	     "Exit status: 0 done, 1 refused, 2 usage, 3 the environment failed.");
+}
+
+static int check_memory(uint64_t size, struct err *e)
+{
+	const uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char want[TEXT_SIZE_MAX], have[TEXT_SIZE_MAX];
+
+	if (size < RAM_MIN)
+		return err_usage(e, EINVAL, "--memory %s is too small: the least is %s",
+				 text_format_size(size, want), text_format_size(RAM_MIN, have));
+	if (size % RAM_PAGE)
+		return err_usage(e, EINVAL, "--memory %llu is not a multiple of 4096 bytes",
+				 (unsigned long long)size);
+	if (size > host)
+		return err_refuse(e, ENOMEM, "--memory %s is more than the %s that this host has",
+				  text_format_size(size, want), text_format_size(host, have));
+	return 0;
+}
+
+static int exclude(bool a, bool b, const char *words, struct err *e)
+{
+	return a && b ? err_usage(e, EINVAL, "%s exclude each other", words) : 0;
+}
+
+static int check_combination(struct options *o, bool memory_given, struct err *e)
+{
+	int rc = exclude(o->private_memory, o->memory_backing_file,
+			 "--private-memory and --memory-backing-file", e);
+
+	if (rc == 0)
+		rc = exclude(o->restore, o->memory_backing_file,
+			     "--restore-snapshot and --memory-backing-file", e);
+	if (rc == 0)
+		rc = exclude(o->restore, o->private_memory,
+			     "--restore-snapshot and --private-memory", e);
+	if (rc == 0)
+		rc = exclude(o->restore, o->kernel || o->demo_guest || o->initrd || o->cmdline,
+			     "--restore-snapshot and what a machine boots from", e);
+	if (rc == 0 && o->check && !o->restore)
+		rc = err_usage(e, EINVAL, "--check goes with --restore-snapshot DIR");
+	if (rc == 0 && o->processors > 1)
+		rc = err_refuse(e, EINVAL, "--processors %u: this version runs one vCPU",
+				o->processors);
+	if (rc < 0 || o->restore)
+		return rc;
+	if (!memory_given)
+		o->memory = OPTIONS_DEFAULT_MEMORY;
+	return check_memory(o->memory, e);
+}
+
+int options_parse(struct options *o, int argc, char **argv, struct err *e)
+{
+	const uint64_t not_given = UINT64_MAX;
+	uint32_t no_processors = UINT32_MAX;
+	int operand, rc;
+	bool memory_given;
+
+	*o = (struct options){ .memory = not_given, .processors = no_processors, .serial = "stdio" };
+	rc = opt_parse(options_table, o, argc, argv, &operand, e);
+	if (rc == -ECANCELED)
+		help();
+	if (rc < 0)
+		return rc;
+	if (operand < argc)
+		return err_usage(e, EINVAL, "'%s' is not an option; --help lists them",
+				 argv[operand]);
+	if (o->processors == 0)
+		return err_usage(e, EINVAL, "--processors must be at least 1");
+	if (o->processors == no_processors)
+		o->processors = 0;
+	memory_given = o->memory != not_given;
+	if (!memory_given)
+		o->memory = 0;
+	if (o->version || o->check_host)
+		return 0;
+	return check_combination(o, memory_given, e);
+}

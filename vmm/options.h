@@ -1,0 +1,26 @@
+/* The command line of vmm. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/opt.h"
+
+struct options {
+	const char *kernel, *initrd, *cmdline;
+	uint64_t memory;     /* bytes, 0: not given */
+	uint32_t processors; /* 0: not given */
+	const char *serial, *control, *memory_backing_file, *store, *restore;
+	bool private_memory, no_reserve, paused, check, trust_memory;
+	bool demo_guest, check_host, json, version;
+};
+
+extern const struct opt options_table[];
+
+#define OPTIONS_DEFAULT_MEMORY (512ULL << 20)
+
+/*
+ * Parses and checks what can be checked by itself. -ECANCELED: --help was
+ * printed. 0 or a negative errno with err_usage or err_refuse words.
+ */
+int options_parse(struct options *o, int argc, char **argv, struct err *e);

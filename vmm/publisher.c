@@ -1,0 +1,223 @@
+/* vmm's side of its publisher: see publisher.h. */
+#define _GNU_SOURCE
+#include "publisher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#define PUBLISHER_FD 3
+
+/* The snapctl in the directory of this program, or just "snapctl". */
+static void find_program(char path[PATH_MAX])
+{
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - sizeof("snapctl"));
+	char *slash;
+
+	if (n > 0) {
+		path[n] = '\0';
+		slash = strrchr(path, '/');
+		if (slash) {
+			strcpy(slash + 1, "snapctl");
+			if (access(path, X_OK) == 0)
+				return;
+		}
+	}
+	strcpy(path, "snapctl");
+}
+
+/* The child: waits until it is spoken to, then becomes the publisher. Does not return. */
+__attribute__((noreturn)) static void become_publisher(int sock, const char *store)
+{
+	char *argv[] = { "snapctl", "--store", (char *)(uintptr_t)store, "publish", NULL };
+	char path[PATH_MAX], byte;
+	ssize_t n;
+	int null;
+
+	/* Ctrl-C on the terminal is for vmm; a publish under way is finished. */
+	setpgid(0, 0);
+	signal(SIGINT, SIG_IGN);
+	if (!store) {
+		argv[1] = argv[3];
+		argv[2] = NULL;
+	}
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+	}
+	do
+		n = recv(sock, &byte, 1, MSG_PEEK);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		_exit(0); /* vmm has ended and never needed it */
+	if (sock == PUBLISHER_FD)
+		fcntl(sock, F_SETFD, 0);
+	else
+		dup2(sock, PUBLISHER_FD);
+	find_program(path);
+	execvp(path, argv);
+	fprintf(stderr, "vmm: cannot start %s: %s\n", path, strerror(errno));
+	_exit(STATUS_ENVIRONMENT);
+}
+
+int publisher_start(struct publisher *p, const char *store, struct err *e)
+{
+	int pair[2];
+	pid_t pid;
+
+	p->sock = -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(e, errno, "cannot make a socket pair");
+	pid = fork();
+	if (pid < 0) {
+		int errnum = errno;
+
+		close(pair[0]);
+		close(pair[1]);
+		return err_sys(e, errnum, "cannot start the publisher");
+	}
+	if (pid == 0) {
+		close(pair[0]);
+		become_publisher(pair[1], store);
+	}
+	close(pair[1]);
+	p->sock = pair[0];
+	return 0;
+}
+
+void publisher_stop(struct publisher *p)
+{
+	if (p->sock >= 0)
+		close(p->sock);
+	p->sock = -1;
+}
+
+int publisher_failure(const PublishReply *reply, struct err *e)
+{
+	if (reply->status == 0)
+		return 0;
+	if (reply->status == STATUS_REFUSED)
+		return err_refuse(e, EINVAL, "%s", reply->error);
+	if (reply->status == STATUS_USAGE)
+		return err_usage(e, EINVAL, "%s", reply->error);
+	return err_env(e, EIO, "%s", reply->error);
+}
+
+static int gone(struct err *e)
+{
+	return err_env(e, EPIPE, "the publisher (snapctl publish) has ended: no snapshot can be saved");
+}
+
+static int send_request(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds,
+			struct err *e)
+{
+	int rc = p->sock < 0 ? -EPIPE : proto_publish_send_request(p->sock, m, fds, nfds);
+
+	if (rc == -EMSGSIZE)
+		return err_refuse(e, EMSGSIZE, "the name is too long");
+	return rc < 0 ? gone(e) : 0;
+}
+
+static int receive(struct publisher *p, PublishReply **reply, int *fds, size_t *nfds, struct err *e)
+{
+	int rc = p->sock < 0 ? 0 : proto_publish_recv_reply(p->sock, reply, fds, nfds);
+
+	if (rc == 1)
+		return 0;
+	publisher_stop(p);
+	return gone(e);
+}
+
+int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e)
+{
+	return receive(p, reply, NULL, NULL, e);
+}
+
+int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool reserve,
+		      struct err *e)
+{
+	RamRequest ram = RAM_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	PublishReply *reply;
+	size_t nfds = 1;
+	int fd = -1, rc;
+
+	ram.size = size;
+	ram.path = (char *)(uintptr_t)(path ? path : "");
+	ram.reserve = reserve;
+	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
+	m.ram = &ram;
+	rc = send_request(p, &m, NULL, 0, e);
+	if (rc == 0)
+		rc = receive(p, &reply, &fd, &nfds, e);
+	if (rc < 0)
+		return rc;
+	rc = publisher_failure(reply, e);
+	proto_publish_free_reply(reply);
+	if (rc == 0 && nfds != 1)
+		return err_env(e, EPROTO, "the publisher sent no RAM file");
+	if (rc < 0 && nfds)
+		close(fd);
+	return rc < 0 ? rc : fd;
+}
+
+bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE])
+{
+	TrustRequest trust = TRUST_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	PublishReply *reply;
+	bool trusted;
+
+	trust.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)(uintptr_t)digest };
+	m.what_case = PUBLISH_REQUEST__WHAT_TRUST;
+	m.trust = &trust;
+	if (send_request(p, &m, &fd, 1, NULL) < 0 || receive(p, &reply, NULL, NULL, NULL) < 0)
+		return false;
+	trusted = reply->status == 0 && reply->trusted;
+	proto_publish_free_reply(reply);
+	return trusted;
+}
+
+int publisher_send_save(struct publisher *p, const char *name, struct err *e)
+{
+	SaveRequest save = SAVE_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	save.name = (char *)(uintptr_t)name;
+	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
+	m.save = &save;
+	return send_request(p, &m, NULL, 0, e);
+}
+
+int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
+			  struct err *e)
+{
+	CommitRequest commit = COMMIT_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	const int fds[] = { manifest_fd, state_fd, ram_fd };
+
+	commit.ram_is_own = true;
+	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
+	m.commit = &commit;
+	return send_request(p, &m, fds, 3, e);
+}
+
+int publisher_send_abort(struct publisher *p, struct err *e)
+{
+	AbortRequest abort_request = ABORT_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	m.what_case = PUBLISH_REQUEST__WHAT_ABORT;
+	m.abort = &abort_request;
+	return send_request(p, &m, NULL, 0, e);
+}

@@ -1,0 +1,56 @@
+/*
+ * vmm's side of its publisher: the process that does all work in the store
+ * (`snapctl publish`), reached over a socket pair. vmm itself never opens the
+ * store.
+ *
+ * It is forked first thing, before vmm holds anything, and becomes snapctl
+ * when it is first spoken to: a restored machine that is never saved pays for
+ * no second program.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "proto/publish.h"
+
+struct publisher {
+	int sock; /* owned */
+};
+
+/*
+ * Forks it. `store`: the store's path, or NULL for the default. The program is
+ * the `snapctl` beside this one, else that of $PATH. It outlives vmm until what
+ * it was told to publish is published. 0 or a negative errno.
+ */
+int publisher_start(struct publisher *p, const char *store, struct err *e);
+void publisher_stop(struct publisher *p);
+
+/*
+ * Asks for a RAM file of `size` bytes: in the store, or at `path` (NULL: none).
+ * Waits. A writable, locked descriptor (the caller's) or a negative errno.
+ */
+int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool reserve,
+		      struct err *e);
+
+/* Asks whether the store knows fd to have this digest. Waits. */
+bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE]);
+
+/* Each sends a request whose replies publisher_receive() brings. 0 or a negative errno. */
+int publisher_send_save(struct publisher *p, const char *name, struct err *e);
+int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
+			  struct err *e);
+int publisher_send_abort(struct publisher *p, struct err *e);
+
+/*
+ * Receives one reply, when p->sock is readable: 0 and *reply (freed by
+ * proto_publish_free_reply()), whose status may say that the request failed; or
+ * a negative errno with words when the publisher has gone.
+ */
+int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e);
+
+/* The failure that a reply tells, into *e; 0 if it tells none. */
+int publisher_failure(const PublishReply *reply, struct err *e);

@@ -1,0 +1,204 @@
+/* Guest RAM: see ram.h. */
+#define _GNU_SOURCE
+#include "ram.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "fault.h"
+
+unsigned ram_layout(uint64_t size, struct ram_region region[RAM_REGIONS])
+{
+	uint64_t low = size < RAM_HOLE_START ? size : RAM_HOLE_START;
+
+	region[0] = (struct ram_region){ .size = low };
+	if (size == low)
+		return 1;
+	region[1] = (struct ram_region){ RAM_HOLE_END, size - low, low };
+	return 2;
+}
+
+static uint8_t *map(int fd, uint64_t size, enum ram_backing backing)
+{
+	int flags = backing == RAM_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	/* A core dump of vmm is about vmm; and a fork shall not copy a guest. */
+	madvise(p, size, MADV_DONTDUMP);
+	madvise(p, size, MADV_DONTFORK);
+	return p;
+}
+
+static uint64_t *new_bitmap(uint64_t size)
+{
+	return calloc((size / RAM_PAGE + 63) / 64, sizeof(uint64_t));
+}
+
+int ram_map(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, struct err *e)
+{
+	auto_fd int own = fd;
+
+	memset(ram, 0, sizeof(*ram));
+	ram->fd = -1;
+	ram->size = size;
+	ram->backing = backing;
+	ram->nregions = ram_layout(size, ram->region);
+	ram->written = new_bitmap(size);
+	if (!ram->written)
+		return err_sys(e, ENOMEM, "cannot map guest RAM");
+	ram->base = map(fd, size, backing);
+	if (!ram->base) {
+		int errnum = errno;
+
+		free(ram->written);
+		ram->written = NULL;
+		return err_sys(e, errnum, "cannot map guest RAM of %llu bytes",
+			       (unsigned long long)size);
+	}
+	ram->fd = take_fd(&own);
+	return 0;
+}
+
+int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e)
+{
+	auto_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		return err_sys(e, errno, "cannot make guest RAM of %llu bytes",
+			       (unsigned long long)size);
+	return ram_map(ram, RAM_MEMFD, take_fd(&fd), size, e);
+}
+
+void ram_unmap(struct ram *ram)
+{
+	if (ram->base)
+		munmap(ram->base, ram->size);
+	if (ram->fd >= 0)
+		close(ram->fd);
+	free(ram->written);
+	*ram = (struct ram){ .fd = -1 };
+}
+
+/* The flat offset of [address, address + len), or UINT64_MAX. */
+static uint64_t offset_of(const struct ram *ram, uint64_t address, uint64_t len)
+{
+	for (unsigned i = 0; i < ram->nregions; i++) {
+		const struct ram_region *r = &ram->region[i];
+
+		if (address >= r->guest_address && address - r->guest_address <= r->size &&
+		    len <= r->size - (address - r->guest_address))
+			return r->offset + (address - r->guest_address);
+	}
+	return UINT64_MAX;
+}
+
+bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len)
+{
+	return offset_of(ram, address, len) != UINT64_MAX;
+}
+
+int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len)
+{
+	uint64_t offset = offset_of(ram, address, len);
+
+	if (offset == UINT64_MAX)
+		return -EINVAL;
+	return fault_copy(buf, ram->base + offset, len);
+}
+
+static void mark(struct ram *ram, uint64_t offset, uint64_t len)
+{
+	uint64_t last = (offset + len - 1) / RAM_PAGE;
+
+	for (uint64_t page = offset / RAM_PAGE; page <= last; page++)
+		__atomic_fetch_or(&ram->written[page / 64], 1ULL << (page % 64), __ATOMIC_RELAXED);
+}
+
+int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
+{
+	uint64_t offset = offset_of(ram, address, len);
+
+	if (offset == UINT64_MAX)
+		return -EINVAL;
+	if (len == 0)
+		return 0;
+	/* Marked first: a page half written before a fault has changed too. */
+	mark(ram, offset, len);
+	return fault_copy(ram->base + offset, buf, len);
+}
+
+int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)
+{
+	/* A description of its own: the writable one is closed after the freeze. */
+	int fd = open(io_fd_path(ram->fd).text, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, errno, "cannot open the RAM file again for reading");
+	return ram_map(frozen, RAM_PRIVATE, fd, ram->size, e);
+}
+
+void ram_freeze_commit(struct ram *ram, struct ram *frozen, struct ram_mapping *old)
+{
+	*old = (struct ram_mapping){ ram->base, ram->size, ram->fd };
+	free(ram->written);
+	*ram = *frozen;
+	*frozen = (struct ram){ .fd = -1 };
+}
+
+void ram_release(struct ram_mapping *old)
+{
+	/* In pieces: one munmap of gigabytes holds the address space's lock all along. */
+	const uint64_t piece = 64ULL << 20;
+
+	for (uint64_t off = 0; old->base && off < old->size; off += piece)
+		munmap(old->base + off, old->size - off < piece ? old->size - off : piece);
+	if (old->fd >= 0)
+		close(old->fd);
+	*old = (struct ram_mapping){ .fd = -1 };
+}
+
+/* Writes one chunk, page run by page run, leaving zeros out. */
+static int write_chunk(int fd, const uint8_t *buf, uint64_t len, uint64_t offset)
+{
+	uint64_t start = 0;
+
+	for (uint64_t at = 0; at <= len; at += RAM_PAGE) {
+		int rc;
+
+		if (at < len && !io_is_zero(buf + at, RAM_PAGE))
+			continue;
+		rc = at > start ? io_pwrite_full(fd, buf + start, at - start, offset + start) : 0;
+		if (rc < 0)
+			return rc;
+		start = at + RAM_PAGE;
+	}
+	return 0;
+}
+
+int ram_write_out(const struct ram *ram, int fd, struct err *e)
+{
+	const uint64_t chunk = 1ULL << 20;
+	auto_free uint8_t *buf = malloc(chunk);
+
+	if (!buf)
+		return err_sys(e, ENOMEM, "cannot write guest RAM out");
+	for (uint64_t off = 0; off < ram->size; off += chunk) {
+		uint64_t len = ram->size - off < chunk ? ram->size - off : chunk;
+		int rc = fault_copy(buf, ram->base + off, len);
+
+		if (rc < 0)
+			return err_env(e, EFAULT, "guest RAM near page %llu cannot be read",
+				       (unsigned long long)(off / RAM_PAGE));
+		rc = write_chunk(fd, buf, len, off);
+		if (rc < 0)
+			return err_sys(e, -rc, "cannot write guest RAM out");
+	}
+	return 0;
+}

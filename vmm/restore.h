@@ -1,0 +1,41 @@
+/*
+ * Restoring a machine from a snapshot directory: in the mount, in a store, or a
+ * copy anywhere.
+ *
+ * Preflight reads and checks everything and reports all that does not fit
+ * together, before anything of the host is touched; then the machine is built
+ * over a private mapping of memory.bin, so that the snapshot never changes and
+ * any number of machines can start from it.
+ */
+#pragma once
+
+#include "machine.h"
+#include "proto/snapdir.h"
+#include "publisher.h"
+
+struct restore_options {
+	const char *dir;
+	uint64_t memory;    /* --memory, 0: not given; must match */
+	uint32_t processors; /* --processors, 0: not given; must match */
+	bool trust_memory;
+};
+
+/* A snapshot that passed preflight. */
+struct restore {
+	struct snapdir dir;
+	VmState *state; /* owned */
+	int memory_fd;	/* owned, read-only */
+	char label[256];
+};
+
+/*
+ * Opens, checks and verifies. memory.bin is hashed whole, with progress, unless
+ * the mount has vouched for it, or the store has a stamp for it, or
+ * trust_memory says not to. 0; -EBADMSG, -EINVAL and others with all words.
+ */
+int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
+		      struct err *e);
+void restore_close(struct restore *r);
+
+/* Builds the machine (after machine_init()) as the snapshot says, held. 0 or negative. */
+int restore_machine(struct restore *r, struct machine *m, struct err *e);

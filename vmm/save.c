@@ -1,0 +1,424 @@
+/* Saving a running machine: see save.h. */
+#define _GNU_SOURCE
+#include "save.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+
+/* What is taken while the vCPUs are held. */
+struct taken {
+	uint8_t *state; /* encoded */
+	size_t state_len;
+	struct timespec when;
+	struct ram_mapping old; /* RAM as it was mapped before the freeze */
+	int ram_fd;		/* the frozen RAM, read-only */
+};
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+void save_init(struct save *s, struct machine *m, struct publisher *p)
+{
+	*s = (struct save){ .machine = m, .publisher = p };
+}
+
+int save_start(struct save *s, const char *name, save_done_fn done, void *arg, struct err *e)
+{
+	int rc;
+
+	if (s->phase != SAVE_IDLE)
+		return err_refuse(e, EBUSY, "a save is under way already: wait until it is done");
+	rc = publisher_send_save(s->publisher, name, e);
+	if (rc < 0)
+		return rc;
+	s->done = done;
+	s->arg = arg;
+	s->bytes_done = s->bytes_total = 0;
+	s->phase = SAVE_ASKED;
+	return 0;
+}
+
+/* ---- the manifest, as far as vmm knows it ---- */
+
+static Timestamp *make_time(const struct timespec *ts)
+{
+	Timestamp *t = malloc(sizeof(*t));
+
+	if (!t)
+		return NULL;
+	timestamp__init(t);
+	t->seconds = ts->tv_sec;
+	t->nanos = (int32_t)ts->tv_nsec;
+	return t;
+}
+
+static int set_bytes(ProtobufCBinaryData *b, const uint8_t *from, size_t len)
+{
+	b->data = malloc(len);
+	if (!b->data)
+		return -ENOMEM;
+	memcpy(b->data, from, len);
+	b->len = len;
+	return 0;
+}
+
+static int describe_ram(const struct ram *ram, SnapshotManifest *m)
+{
+	m->ram = calloc(ram->nregions, sizeof(*m->ram));
+	if (!m->ram)
+		return -ENOMEM;
+	for (unsigned i = 0; i < ram->nregions; i++) {
+		RamRange *r = malloc(sizeof(*r));
+
+		if (!r)
+			return -ENOMEM;
+		ram_range__init(r);
+		r->guest_address = ram->region[i].guest_address;
+		r->size = ram->region[i].size;
+		r->file_offset = ram->region[i].offset;
+		m->ram[m->n_ram++] = r;
+	}
+	m->memory_size_bytes = ram->size;
+	m->page_size = (uint32_t)RAM_PAGE;
+	return 0;
+}
+
+static int describe_device(const struct vdev *d, Machine *machine)
+{
+	Device *out = malloc(sizeof(*out));
+
+	if (!out)
+		return -ENOMEM;
+	device__init(out);
+	machine->device[machine->n_device++] = out;
+	out->name = strdup(d->name);
+	out->kind = strdup(d->ops->kind);
+	out->address = d->port;
+	out->interrupt = d->irq;
+	return out->name && out->kind ? 0 : -ENOMEM;
+}
+
+static int describe_machine(struct machine *machine, SnapshotManifest *m)
+{
+	struct vdev *devices[MACHINE_DEVICES_MAX];
+	unsigned n = machine_devices(machine, devices, MACHINE_DEVICES_MAX);
+	int rc = 0;
+
+	m->machine = malloc(sizeof(*m->machine));
+	if (!m->machine)
+		return -ENOMEM;
+	machine__init(m->machine);
+	m->machine->device = calloc(n, sizeof(*m->machine->device));
+	if (!m->machine->device)
+		return -ENOMEM;
+	for (unsigned i = 0; rc == 0 && i < n; i++)
+		rc = describe_device(devices[i], m->machine);
+	return rc;
+}
+
+/* The CPU as vCPU 0 was shown it, and its TSC, out of the state just taken. */
+static int describe_cpu(const struct taken *t, SnapshotManifest *m)
+{
+	VmState *state;
+	int rc = proto_state_decode(t->state, t->state_len, &state, NULL);
+
+	if (rc < 0)
+		return rc;
+	m->cpu = malloc(sizeof(*m->cpu));
+	if (!m->cpu) {
+		proto_state_free(state);
+		return -ENOMEM;
+	}
+	cpu_profile__init(m->cpu);
+	m->tsc_khz = state->vcpu[0]->tsc_khz;
+	/* Taken over, not copied. */
+	m->cpu->cpuid = state->vcpu[0]->cpuid;
+	m->cpu->n_cpuid = state->vcpu[0]->n_cpuid;
+	state->vcpu[0]->cpuid = NULL;
+	state->vcpu[0]->n_cpuid = 0;
+	proto_state_free(state);
+	m->cpu->vendor = calloc(1, 13);
+	if (!m->cpu->vendor)
+		return -ENOMEM;
+	for (size_t i = 0; i < m->cpu->n_cpuid; i++) {
+		const CpuidEntry *c = m->cpu->cpuid[i];
+
+		if (c->function != 0)
+			continue;
+		memcpy(m->cpu->vendor, &c->ebx, 4);
+		memcpy(m->cpu->vendor + 4, &c->edx, 4);
+		memcpy(m->cpu->vendor + 8, &c->ecx, 4);
+		break;
+	}
+	return 0;
+}
+
+static int describe(struct machine *machine, const struct taken *t, SnapshotManifest *m)
+{
+	int rc;
+
+	m->version = MANIFEST_VERSION;
+	m->architecture = strdup(MANIFEST_ARCHITECTURE);
+	m->creator = strdup("snapfs vmm " SNAPFS_VERSION);
+	m->created_at = make_time(&t->when);
+	m->clock = make_time(&t->when);
+	m->boot = boot_to_manifest(&machine->boot);
+	if (!m->architecture || !m->creator || !m->created_at || !m->clock || !m->boot)
+		return -ENOMEM;
+	m->vp_count = machine->ncpus;
+	rc = describe_ram(&machine->ram, m);
+	if (rc == 0)
+		rc = describe_machine(machine, m);
+	if (rc == 0)
+		rc = describe_cpu(t, m);
+	if (rc == 0)
+		rc = set_bytes(&m->vm_generation, machine->generation, UUID_SIZE);
+	if (rc == 0 && machine->has_parent)
+		rc = set_bytes(&m->parent_id, machine->parent, UUID_SIZE);
+	return rc;
+}
+
+static int memfd_with(const char *name, const uint8_t *buf, size_t len)
+{
+	auto_fd int fd = memfd_create(name, MFD_CLOEXEC);
+	int rc = fd < 0 ? -errno : io_write_full(fd, buf, len);
+
+	return rc < 0 ? rc : take_fd(&fd);
+}
+
+static int make_manifest(struct machine *machine, const struct taken *t, struct err *e)
+{
+	SnapshotManifest *m = malloc(sizeof(*m));
+	auto_free uint8_t *buf = NULL;
+	size_t len;
+	int rc;
+
+	if (!m)
+		return err_sys(e, ENOMEM, "cannot describe the machine");
+	snapshot_manifest__init(m);
+	rc = describe(machine, t, m);
+	rc = rc < 0 ? err_sys(e, -rc, "cannot describe the machine")
+		    : proto_manifest_encode(m, &buf, &len, e);
+	proto_manifest_free(m);
+	if (rc < 0)
+		return rc;
+	rc = memfd_with("manifest", buf, len);
+	return rc < 0 ? err_sys(e, -rc, "cannot pass the manifest on") : rc;
+}
+
+/* ---- taking the state ---- */
+
+/* With the vCPUs held: is there anything that makes the state not whole? */
+static int check_quiet(struct machine *m, struct err *e)
+{
+	unsigned holds = machine_holds(m);
+
+	if (holds & HOLD_FAULT)
+		return err_refuse(e, EBUSY,
+				  "the guest stands at a RAM page that cannot be had: mend that and "
+				  "`resume` first");
+	if (holds & (HOLD_RESET | HOLD_END))
+		return err_refuse(e, EAGAIN, "the guest is just being reset: try again");
+	return 0;
+}
+
+/* RAM that is a file of the machine's own: go on over a private mapping of it. */
+static int freeze(struct machine *m, struct ram *frozen, struct taken *t, struct err *e)
+{
+	int rc;
+
+	ram_freeze_commit(&m->ram, frozen, &t->old);
+	rc = vm_move_ram(&m->vm, &m->ram, e);
+	if (rc < 0)
+		return rc;
+	t->ram_fd = m->ram.fd;
+	return 0;
+}
+
+static int take_held(struct save *s, struct ram *frozen, int out_fd, struct taken *t, struct err *e)
+{
+	struct machine *m = s->machine;
+	int rc = check_quiet(m, e);
+
+	if (rc < 0)
+		return rc;
+	clock_gettime(CLOCK_REALTIME, &t->when);
+	machine_tell_paused(m);
+	rc = machine_save_state(m, &t->state, &t->state_len, e);
+	if (rc < 0)
+		return rc;
+	if (m->ram.backing == RAM_SHARED)
+		return freeze(m, frozen, t, e);
+	t->ram_fd = out_fd;
+	return ram_write_out(&m->ram, out_fd, e);
+}
+
+/* Holds the vCPUs, takes all, lets them go. */
+static int take(struct save *s, struct taken *t, struct err *e)
+{
+	struct machine *m = s->machine;
+	struct ram frozen = { .fd = -1 };
+	int out_fd = -1, rc = 0;
+	int64_t start;
+
+	if (m->ram.backing == RAM_SHARED)
+		rc = ram_freeze_prepare(&m->ram, &frozen, e);
+	else
+		rc = out_fd = publisher_get_ram(s->publisher, m->ram.size, NULL, false, e);
+	if (rc < 0)
+		return rc;
+	start = now_ns();
+	machine_hold(m, HOLD_SAVE);
+	rc = take_held(s, &frozen, out_fd, t, e);
+	machine_release(m, HOLD_SAVE);
+	s->pause_ns = now_ns() - start;
+	ram_unmap(&frozen);
+	if (rc < 0 && out_fd >= 0)
+		close(out_fd);
+	return rc;
+}
+
+/*
+ * The RAM file as the publisher gets it: read-only, and with no writable
+ * mapping or descriptor left here. The caller's to close, if it is not RAM's.
+ */
+static int settle_ram(struct machine *m, struct taken *t, int *to_close, struct err *e)
+{
+	*to_close = -1;
+	ram_release(&t->old);
+	if (t->ram_fd == m->ram.fd)
+		return 0;
+	*to_close = open(io_fd_path(t->ram_fd).text, O_RDONLY | O_CLOEXEC);
+	if (*to_close < 0) {
+		int errnum = errno;
+
+		close(t->ram_fd);
+		return err_sys(e, errnum, "cannot open the RAM file again for reading");
+	}
+	close(t->ram_fd);
+	t->ram_fd = *to_close;
+	return 0;
+}
+
+static int take_and_commit(struct save *s, struct err *e)
+{
+	struct taken t = { .old.fd = -1, .ram_fd = -1 };
+	auto_fd int manifest = -1, state = -1, ram = -1;
+	int rc = take(s, &t, e);
+
+	if (rc == 0)
+		rc = settle_ram(s->machine, &t, &ram, e);
+	if (rc == 0)
+		rc = manifest = make_manifest(s->machine, &t, e);
+	if (rc >= 0) {
+		rc = state = memfd_with("state", t.state, t.state_len);
+		if (rc < 0)
+			rc = err_sys(e, -rc, "cannot pass the state on");
+	}
+	/* A failed freeze may have left the old mapping behind. */
+	ram_release(&t.old);
+	free(t.state);
+	if (rc < 0)
+		return rc;
+	return publisher_send_commit(s->publisher, manifest, state, t.ram_fd, e);
+}
+
+/* ---- replies ---- */
+
+static void finish(struct save *s, int rc, const struct save_result *result, const struct err *e)
+{
+	save_done_fn done = s->done;
+
+	s->phase = SAVE_IDLE;
+	s->done = NULL;
+	if (done)
+		done(s->arg, rc, result, e);
+}
+
+static void on_asked(struct save *s)
+{
+	int rc = take_and_commit(s, &s->failure);
+
+	if (rc == 0) {
+		s->phase = SAVE_PUBLISHING;
+		return;
+	}
+	/* The place is given back before the caller hears of it. */
+	s->failure_rc = rc;
+	s->phase = SAVE_ABORTING;
+	if (publisher_send_abort(s->publisher, NULL) < 0)
+		finish(s, rc, NULL, &s->failure);
+}
+
+static char *join(char **lines, size_t n)
+{
+	size_t len = 1;
+	char *all;
+
+	for (size_t i = 0; i < n; i++)
+		len += strlen(lines[i]) + 1;
+	all = calloc(1, len);
+	for (size_t i = 0; all && i < n; i++) {
+		strcat(all, lines[i]);
+		if (i + 1 < n)
+			strcat(all, "\n");
+	}
+	return all;
+}
+
+static void on_published(struct save *s, const PublishReply *reply)
+{
+	struct machine *m = s->machine;
+	struct save_result result = { .pause_ns = s->pause_ns, .path = reply->path };
+	auto_free char *notices = join(reply->notice, reply->n_notice);
+
+	if (reply->id.len == UUID_SIZE) {
+		memcpy(result.id, reply->id.data, UUID_SIZE);
+		memcpy(m->parent, result.id, UUID_SIZE);
+		m->has_parent = true;
+	}
+	result.notices = notices;
+	finish(s, 0, &result, NULL);
+}
+
+void save_on_reply(struct save *s)
+{
+	PublishReply *reply;
+	struct err e = { 0 };
+	int rc = publisher_receive(s->publisher, &reply, &e);
+
+	if (rc < 0) {
+		if (s->phase != SAVE_IDLE)
+			finish(s, rc, NULL, &e);
+		return;
+	}
+	if (reply->in_progress) {
+		s->bytes_done = reply->bytes_done;
+		s->bytes_total = reply->bytes_total;
+	} else if (s->phase == SAVE_ABORTING) {
+		finish(s, s->failure_rc, NULL, &s->failure);
+	} else {
+		rc = publisher_failure(reply, &e);
+		if (rc < 0)
+			finish(s, rc, NULL, &e);
+		else if (s->phase == SAVE_ASKED)
+			on_asked(s);
+		else
+			on_published(s, reply);
+	}
+	proto_publish_free_reply(reply);
+}

@@ -1,0 +1,183 @@
+/* A KVM virtual machine: see vm.h. */
+#define _GNU_SOURCE
+#include "vm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+/* Three pages that Intel's KVM wants for itself, in the device hole. */
+#define TSS_ADDRESS 0xfffbd000UL
+
+static int set_slots(const struct vm *vm, const struct ram *ram, bool remove)
+{
+	for (unsigned i = 0; i < ram->nregions; i++) {
+		const struct ram_region *r = &ram->region[i];
+		struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.guest_phys_addr = r->guest_address,
+			.memory_size = remove ? 0 : r->size,
+			.userspace_addr = (uintptr_t)ram->base + r->offset,
+		};
+		int rc = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e)
+{
+	int rc = set_slots(vm, ram, true);
+
+	if (rc == 0)
+		rc = set_slots(vm, ram, false);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot move the guest's RAM");
+	return 0;
+}
+
+static int create_vcpu(struct vm *vm, unsigned id)
+{
+	struct vm_vcpu *v = &vm->vcpu[id];
+	void *run;
+	int rc = kvm_ioctl(vm->fd, KVM_CREATE_VCPU, (void *)(uintptr_t)id);
+
+	if (rc < 0)
+		return rc;
+	v->fd = rc;
+	vm->nvcpus = id + 1;
+	run = mmap(NULL, vm->host->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (run == MAP_FAILED)
+		return -errno;
+	v->run = run;
+	return 0;
+}
+
+/* Slots before the irqchip: with it, each slot costs a grace period of milliseconds. */
+static int build(struct vm *vm, const struct ram *ram, unsigned nvcpus)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	int rc = kvm_ioctl(vm->host->fd, KVM_CREATE_VM, NULL);
+
+	if (rc < 0)
+		return rc;
+	vm->fd = rc;
+	rc = set_slots(vm, ram, false);
+	if (rc == 0)
+		rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
+	if (rc == 0)
+		rc = kvm_ioctl(vm->fd, KVM_CREATE_IRQCHIP, NULL);
+	if (rc == 0)
+		rc = kvm_ioctl(vm->fd, KVM_CREATE_PIT2, &pit);
+	for (unsigned i = 0; rc == 0 && i < nvcpus; i++)
+		rc = create_vcpu(vm, i);
+	return rc;
+}
+
+int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
+	      struct err *e)
+{
+	int rc;
+
+	*vm = (struct vm){ .host = host, .fd = -1 };
+	rc = build(vm, ram, nvcpus);
+	if (rc == 0)
+		return 0;
+	vm_destroy(vm);
+	return err_sys(e, -rc, "cannot make a virtual machine");
+}
+
+void vm_destroy(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->nvcpus; i++) {
+		if (vm->vcpu[i].run)
+			munmap(vm->vcpu[i].run, vm->host->run_size);
+		close(vm->vcpu[i].fd);
+	}
+	if (vm->fd >= 0)
+		close(vm->fd);
+	*vm = (struct vm){ .fd = -1 };
+}
+
+void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level)
+{
+	struct kvm_irq_level line = { .irq = gsi, .level = level };
+
+	/* It fails only for a GSI that has no route: all of ours have one. */
+	kvm_ioctl(vm->fd, KVM_IRQ_LINE, &line);
+}
+
+/* Puts the APIC id where CPUID shows it. Intel SDM 2A, CPUID, leaves 1, 0xb, 0x1f. */
+static void set_apic_id(struct kvm_cpuid2 *cpuid, unsigned id, unsigned nvcpus)
+{
+	for (unsigned i = 0; i < cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *c = &cpuid->entries[i];
+
+		if (c->function == 1)
+			c->ebx = (c->ebx & 0x0000ffff) | id << 24 | nvcpus << 16;
+		else if (c->function == 0xb || c->function == 0x1f)
+			c->edx = id;
+	}
+}
+
+int vm_set_host_cpuid(struct vm *vm, struct err *e)
+{
+	const struct kvm_cpuid2 *host = vm->host->cpuid;
+	size_t size = sizeof(*host) + host->nent * sizeof(host->entries[0]);
+	auto_free struct kvm_cpuid2 *own = malloc(size);
+
+	if (!own)
+		return err_sys(e, ENOMEM, "cannot set the vCPUs' CPUID");
+	for (unsigned i = 0; i < vm->nvcpus; i++) {
+		int rc;
+
+		memcpy(own, host, size);
+		set_apic_id(own, i, vm->nvcpus);
+		rc = kvm_ioctl(vm->vcpu[i].fd, KVM_SET_CPUID2, own);
+		if (rc < 0)
+			return err_sys(e, -rc, "cannot set the CPUID of vCPU %u", i);
+	}
+	return 0;
+}
+
+/* Finds `name` among the descriptors of a statistics file and reads its value. */
+static int64_t read_stat(int fd, const char *name)
+{
+	struct kvm_stats_header header;
+	auto_free char *desc = NULL;
+	size_t size;
+
+	if (io_pread_full(fd, &header, sizeof(header), 0) < 0)
+		return -1;
+	if (header.name_size > 256 || header.num_desc > 4096)
+		return -1;
+	size = sizeof(struct kvm_stats_desc) + header.name_size;
+	desc = malloc(size);
+	for (uint32_t i = 0; desc && i < header.num_desc; i++) {
+		const struct kvm_stats_desc *d = (const void *)desc;
+		uint64_t value;
+
+		if (io_pread_full(fd, desc, size, header.desc_offset + i * size) < 0)
+			return -1;
+		if (strncmp(d->name, name, header.name_size) != 0)
+			continue;
+		if (io_pread_full(fd, &value, sizeof(value), header.data_offset + d->offset) < 0)
+			return -1;
+		return (int64_t)value;
+	}
+	return -1;
+}
+
+int64_t vm_stat(const struct vm *vm, const char *name)
+{
+	auto_fd int fd = kvm_ioctl(vm->fd, KVM_GET_STATS_FD, NULL);
+
+	return fd < 0 ? -1 : read_stat(fd, name);
+}

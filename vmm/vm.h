@@ -1,0 +1,62 @@
+/*
+ * A KVM virtual machine: descriptors, memory slots, interrupt controllers and
+ * the vCPUs' run areas. It knows nothing of devices, boot or snapshots: that is
+ * struct machine's (machine.h), which can exchange one struct vm for another
+ * (a reset builds a fresh one over the same RAM).
+ *
+ * Any thread may set it up; KVM_RUN is only called by a vCPU's own thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "kvm.h"
+#include "ram.h"
+#include "proto/state.h"
+
+#define VM_VCPUS_MAX 32
+
+struct vm_vcpu {
+	int fd;		     /* owned */
+	struct kvm_run *run; /* owned mapping of host->run_size bytes */
+};
+
+struct vm {
+	const struct kvm_host *host;
+	int fd; /* owned */
+	unsigned nvcpus;
+	struct vm_vcpu vcpu[VM_VCPUS_MAX];
+};
+
+/*
+ * Makes a VM over `ram` with nvcpus vCPUs, an in-kernel irqchip and a PIT, in
+ * their state after power-on, without CPUID. 0 or a negative errno.
+ */
+int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
+	      struct err *e);
+void vm_destroy(struct vm *vm);
+
+/*
+ * Points the memory slots at where `ram` is mapped now. The vCPUs must be
+ * outside KVM_RUN. 0 or a negative errno.
+ */
+int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e);
+
+/* Sets the level of an interrupt line (GSI). Any thread. */
+void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);
+
+/* Gives every vCPU the CPUID that the host supports, with its own APIC id. 0 or negative. */
+int vm_set_host_cpuid(struct vm *vm, struct err *e);
+
+/* The value of a statistic of the VM, "pages_4k", or -1 where KVM does not tell it. */
+int64_t vm_stat(const struct vm *vm, const char *name);
+
+/*
+ * The complete state of the VM, in the order that KVM wants (vm_state.c), into
+ * the message's kvm and vcpu parts (allocated for proto_state_free()). All
+ * vCPUs outside KVM_RUN with no exit pending. 0 or a negative errno.
+ */
+int vm_save(const struct vm *vm, VmState *state, struct err *e);
+
+/* The reverse, into a VM fresh from vm_create(). 0, -EINVAL or another errno. */
+int vm_load(struct vm *vm, const VmState *state, struct err *e);
