@@ -1,0 +1,251 @@
+/* How the things of the tree look: attributes, link targets, made texts: see fs.h. */
+#define _GNU_SOURCE
+#include "fs.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "describe.h"
+#include "rung.h"
+
+/* Times beyond it have no RFC 3339 form, and a hostile manifest may claim any. */
+#define TIME_MAX 253402300799
+
+static int name_of(struct fs *fs, const uint8_t id[UUID_SIZE], const char *prefix,
+		   char target[FS_TARGET_MAX])
+{
+	char name[CAT_NAME_MAX + 1];
+	int rc = cat_index_name_of(fs->store, id, name, NULL);
+
+	if (rc < 0)
+		return rc;
+	snprintf(target, FS_TARGET_MAX, "%s%s", prefix, name);
+	return 0;
+}
+
+static int parent_of(struct fs *fs, struct snap *s, const char *prefix, char target[FS_TARGET_MAX])
+{
+	struct view *v = sfs_snap_view(s);
+	const SnapshotManifest *m = v ? v->dir.manifest : NULL;
+	int rc = v ? -ENOENT : -ENOMEM;
+
+	if (m && m->parent_id.len == UUID_SIZE)
+		rc = name_of(fs, m->parent_id.data, prefix, target);
+	if (v)
+		sfs_view_put(s, v);
+	return rc;
+}
+
+int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_MAX])
+{
+	char name[CAT_NAME_MAX + 1];
+	int rc;
+
+	switch (n->key.kind) {
+	case NODE_LATEST:
+		rc = cat_index_latest(fs->store, name, NULL);
+		if (rc == 0)
+			snprintf(target, FS_TARGET_MAX, "%s", name);
+		return rc;
+	case NODE_ID_LINK:
+		return name_of(fs, n->key.id, "../", target);
+	case NODE_PARENT:
+		return parent_of(fs, n->snap, "../", target);
+	default:
+		return -EINVAL;
+	}
+}
+
+/* How memory.bin is known to be good, in words. */
+static const char *memory_words(struct fs *fs, struct snap *s, const struct view *v)
+{
+	auto_fd int fd = -1;
+
+	if (!v->dir.manifest)
+		return "unknown";
+	fd = proto_snapdir_open_memory(&v->dir, SNAPDIR_MEMORY, NULL);
+	if (fd < 0)
+		return "damaged";
+	switch (sfs_rung_decide(fs->store, s, fd, v->dir.manifest->memory_digest.data)) {
+	case RUNG_SEALED:
+		return "sealed: the kernel checks each read";
+	case RUNG_STAMPED:
+		return "stamped: verified, and unchanged since";
+	case RUNG_UNVERIFIED:
+		return "not verified since it was written; the next open verifies it";
+	case RUNG_DAMAGED:
+		break;
+	}
+	return "damaged";
+}
+
+static int status_text(struct fs *fs, struct snap *s, const struct view *v, char **text,
+		       size_t *len)
+{
+	char name[CAT_NAME_MAX + 1], parent[FS_TARGET_MAX] = "", id[UUID_TEXT_MAX];
+	struct description d = { .manifest = v->dir.manifest, .parent = parent };
+	struct condition c;
+
+	sfs_snap_name(s, name);
+	sfs_snap_examine(s, v, fs->store, &c);
+	d.name = c.indexed ? c.row.name : name;
+	if (d.manifest) {
+		d.id = uuid_format(d.manifest->id.data, id);
+		parent_of(fs, s, "", parent);
+	}
+	d.status = c.status;
+	d.problem = c.problem;
+	d.memory = memory_words(fs, s, v);
+	d.verified_at = c.indexed ? c.row.verified_at : 0;
+	return sfs_describe_status(&d, text, len);
+}
+
+int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len)
+{
+	struct view *v = sfs_snap_view(n->snap);
+	int rc;
+
+	if (!v)
+		return -ENOMEM;
+	if (n->key.kind == NODE_STATUS)
+		rc = status_text(fs, n->snap, v, text, len);
+	else
+		rc = v->dir.manifest ? sfs_describe_json(v->dir.manifest, text, len) : -ENOENT;
+	sfs_view_put(n->snap, v);
+	return rc;
+}
+
+/* A snapshot's time is its creation's; of a damaged one, its directory's. */
+static int snapshot_time(struct snap *s, struct timespec *t)
+{
+	struct view *v = sfs_snap_view(s);
+	const Timestamp *created;
+
+	if (!v)
+		return -ENOMEM;
+	*t = s->stat.st_mtim;
+	if (v->dir.manifest) {
+		created = v->dir.manifest->created_at;
+		t->tv_sec = created->seconds < 0	  ? 0
+			    : created->seconds > TIME_MAX ? TIME_MAX
+							  : (time_t)created->seconds;
+		t->tv_nsec = created->nanos;
+	}
+	sfs_view_put(s, v);
+	return 0;
+}
+
+static void set_times(struct stat *st, const struct timespec *t)
+{
+	st->st_atim = *t;
+	st->st_mtim = *t;
+	st->st_ctim = *t;
+}
+
+static int stat_top(struct fs *fs, struct stat *st)
+{
+	struct stat snapshots;
+
+	if (fstat(cat_store_snapshots_fd(fs->store), &snapshots) < 0)
+		return -errno;
+	st->st_mode = S_IFDIR | fs->dir_mode;
+	set_times(st, &snapshots.st_mtim);
+	return 0;
+}
+
+static int stat_link(struct fs *fs, const struct node *n, struct stat *st)
+{
+	char target[FS_TARGET_MAX];
+	int rc = sfs_fs_readlink(fs, n, target);
+
+	if (rc < 0)
+		return rc;
+	if (n->snap) {
+		struct timespec t;
+
+		rc = snapshot_time(n->snap, &t);
+		set_times(st, &t);
+	} else {
+		rc = stat_top(fs, st);
+	}
+	st->st_mode = S_IFLNK | 0777;
+	st->st_size = (off_t)strlen(target);
+	return rc;
+}
+
+/* A file of the store: its own size, blocks and times. What is no regular file is empty. */
+static int stat_stored(struct fs *fs, const struct node *n, struct stat *st)
+{
+	struct stat file;
+
+	if (fstat(n->fd, &file) < 0)
+		return -errno;
+	st->st_mode = S_IFREG | fs->file_mode;
+	if (S_ISREG(file.st_mode)) {
+		st->st_size = file.st_size;
+		st->st_blocks = file.st_blocks;
+	}
+	st->st_atim = file.st_mtim;
+	st->st_mtim = file.st_mtim;
+	st->st_ctim = file.st_ctim;
+	return 0;
+}
+
+static int stat_made(struct fs *fs, const struct node *n, struct stat *st)
+{
+	auto_free char *text = NULL;
+	struct timespec t;
+	size_t len = 0;
+	int rc = sfs_fs_text(fs, n, &text, &len);
+
+	if (rc == 0)
+		rc = snapshot_time(n->snap, &t);
+	if (rc < 0)
+		return rc;
+	st->st_mode = S_IFREG | fs->file_mode;
+	st->st_size = (off_t)len;
+	st->st_blocks = (blkcnt_t)((len + 511) / 512);
+	set_times(st, &t);
+	return 0;
+}
+
+int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st)
+{
+	struct timespec t;
+	int rc;
+
+	*st = (struct stat){
+		.st_ino = sfs_node_ino(&n->key),
+		.st_nlink = 1,
+		.st_uid = fs->uid,
+		.st_gid = fs->gid,
+		.st_blksize = 4096,
+	};
+	switch ((enum node_kind)n->key.kind) {
+	case NODE_ROOT:
+	case NODE_BY_ID:
+		return stat_top(fs, st);
+	case NODE_LATEST:
+	case NODE_ID_LINK:
+	case NODE_PARENT:
+		return stat_link(fs, n, st);
+	case NODE_SNAPSHOT:
+		rc = snapshot_time(n->snap, &t);
+		st->st_mode = S_IFDIR | fs->dir_mode;
+		st->st_nlink = 2;
+		set_times(st, &t);
+		return rc;
+	case NODE_MANIFEST:
+	case NODE_STATE:
+	case NODE_MEMORY:
+		return stat_stored(fs, n, st);
+	case NODE_JSON:
+	case NODE_STATUS:
+		return stat_made(fs, n, st);
+	}
+	return -EINVAL;
+}

@@ -1,0 +1,159 @@
+/* How a snapshot is, and who is told: see snap.h. */
+#define _GNU_SOURCE
+#include "snap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "rung.h"
+
+void sfs_snap_condition(struct snap *s, const struct view *v, struct store *store,
+			struct condition *c)
+{
+	struct stat st;
+
+	*c = (struct condition){ .status = CAT_UNVERIFIED };
+	/* An index that cannot be asked takes nothing away: the directory is the truth. */
+	c->indexed = sfs_snap_row(s, v, store, &c->row) == 0;
+	if (!v->dir.manifest) {
+		c->status = CAT_DAMAGED;
+		memcpy(c->problem, v->problem, sizeof(c->problem));
+		return;
+	}
+	if (c->indexed &&
+	    (c->row.status == CAT_REPLACED ||
+	     memcmp(c->row.manifest_digest, v->dir.manifest_digest, DIGEST_SIZE) != 0)) {
+		c->status = CAT_REPLACED;
+		snprintf(c->problem, sizeof(c->problem),
+			 "manifest.bin is whole but not the one that was indexed; "
+			 "`snapctl reindex --accept %s` takes it as it is",
+			 c->row.name);
+		return;
+	}
+	if (fstatat(s->dirfd, SNAPDIR_MEMORY, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		struct identity memory = sfs_identity_of(&st);
+
+		if (sfs_snap_is_bad(s, &memory, c->problem)) {
+			c->status = CAT_DAMAGED;
+			return;
+		}
+	}
+	if (c->indexed && c->row.status != CAT_MISSING) {
+		c->status = c->row.status;
+		if (c->status == CAT_DAMAGED)
+			snprintf(c->problem, sizeof(c->problem), "%s", c->row.problem);
+	}
+}
+
+/* What is wrong with state.bin or the looks of memory.bin: 0 or -EBADMSG with words. */
+static int look_at_files(struct snap *s, const struct view *v, struct store *store, bool *known,
+			 struct err *e)
+{
+	auto_free uint8_t *state = NULL;
+	auto_fd int memory = -1;
+	char name[CAT_NAME_MAX + 1];
+	size_t len;
+	int rc;
+
+	*known = false;
+	sfs_snap_name(s, name);
+	rc = proto_snapdir_read_state(&v->dir, name, &state, &len, e);
+	if (rc < 0)
+		return rc;
+	memory = proto_snapdir_open_memory(&v->dir, name, e);
+	if (memory < 0)
+		return memory;
+	switch (sfs_rung_decide(store, s, memory, v->dir.manifest->memory_digest.data)) {
+	case RUNG_SEALED:
+	case RUNG_STAMPED:
+		*known = true;
+		return 0;
+	case RUNG_UNVERIFIED:
+		return 0;
+	case RUNG_DAMAGED:
+		break;
+	}
+	return err_refuse(e, EBADMSG,
+			  "snapshot %s is damaged: %s does not have the manifest's digest", name,
+			  SNAPDIR_MEMORY);
+}
+
+void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
+		      struct condition *c)
+{
+	struct err e = { 0 };
+	bool known;
+	int rc;
+
+	sfs_snap_condition(s, v, store, c);
+	if (!v->dir.manifest || c->status == CAT_REPLACED)
+		return;
+	rc = look_at_files(s, v, store, &known, &e);
+	if (rc == -EBADMSG) {
+		c->status = CAT_DAMAGED;
+		snprintf(c->problem, sizeof(c->problem), "%.*s", (int)strcspn(e.text, "\n"),
+			 e.text);
+	} else if (c->status == CAT_VALID && !known) {
+		c->status = CAT_UNVERIFIED;
+	} else if (c->status == CAT_DAMAGED && rc == 0 && known) {
+		/* It was mended: every file is what the manifest says. */
+		c->status = CAT_VALID;
+		*c->problem = '\0';
+	}
+}
+
+/* True where this was not yet said in the log. */
+static bool is_news(struct snap *s, const char *problem, char name[CAT_NAME_MAX + 1])
+{
+	bool news;
+
+	pthread_mutex_lock(&s->lock);
+	news = strcmp(s->said, problem) != 0;
+	snprintf(s->said, sizeof(s->said), "%s", problem);
+	memcpy(name, s->name, sizeof(s->name));
+	pthread_mutex_unlock(&s->lock);
+	return news;
+}
+
+void sfs_snap_report(struct snap *s, const struct view *v, struct store *store,
+		     enum cat_status status, const char *problem)
+{
+	char name[CAT_NAME_MAX + 1];
+	struct cat_row row;
+	struct err e = { 0 };
+
+	if (is_news(s, problem, name))
+		log_error("snapshot %s is %s: %s", name, cat_status_word(status), problem);
+	if (status != CAT_DAMAGED || sfs_snap_row(s, v, store, &row) < 0)
+		return;
+	if (row.status == CAT_DAMAGED && strcmp(row.problem, problem) == 0)
+		return;
+	/* A manifest that cannot be read has no digest to tell: the row's it is. */
+	if (cat_index_set_status(store, row.name, row.manifest_digest, CAT_DAMAGED, problem, &e) <
+	    0)
+		log_warn("%s", e.text);
+}
+
+void sfs_snap_settle(struct snap *s, const struct view *v, struct store *store)
+{
+	auto_free uint8_t *state = NULL;
+	char name[CAT_NAME_MAX + 1];
+	struct cat_row row;
+	struct err e = { 0 };
+	size_t len;
+
+	if (sfs_snap_row(s, v, store, &row) < 0 || row.status == CAT_VALID ||
+	    row.status == CAT_REPLACED)
+		return;
+	sfs_snap_name(s, name);
+	if (proto_snapdir_read_state(&v->dir, name, &state, &len, NULL) < 0)
+		return;
+	if (cat_index_set_status(store, row.name, v->dir.manifest_digest, CAT_VALID, NULL, &e) < 0)
+		log_warn("%s", e.text);
+}

@@ -1,0 +1,34 @@
+/*
+ * The two files of a snapshot directory that are made for people and programs:
+ * `status` and manifest.json. Pure. What a manifest says was written by others:
+ * bytes that are no UTF-8 and control characters never come through.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "catalog/index.h"
+#include "proto/manifest.h"
+
+struct description {
+	const char *name;
+	const char *id;			  /* 36 characters, NULL: unknown */
+	const SnapshotManifest *manifest; /* NULL: damaged */
+	enum cat_status status;
+	const char *problem; /* "" or one line */
+	const char *memory;  /* how memory.bin is known to be good, or not */
+	int64_t verified_at; /* Unix seconds, 0: never */
+	const char *parent;  /* its name; "": not in the store */
+};
+
+/* Aligned lines of text. *text is the caller's. 0 or -ENOMEM. */
+int sfs_describe_status(const struct description *d, char **text, size_t *len);
+
+/* One JSON object, indented, with a final newline. *text is the caller's. 0 or -ENOMEM. */
+int sfs_describe_json(const SnapshotManifest *m, char **text, size_t *len);
+
+/*
+ * `text` as printable UTF-8: what is not well-formed, and control characters,
+ * become U+FFFD. The caller's to free, NULL if there is no memory.
+ */
+char *sfs_describe_clean(const char *text);

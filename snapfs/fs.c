@@ -1,0 +1,226 @@
+/* The tree: see fs.h. */
+#define _GNU_SOURCE
+#include "fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "mountopt.h"
+
+const struct fs_child sfs_children[] = {
+	{ SNAPDIR_MANIFEST, NODE_MANIFEST, S_IFREG }, { SNAPDIR_STATE, NODE_STATE, S_IFREG },
+	{ SNAPDIR_MEMORY, NODE_MEMORY, S_IFREG },     { "manifest.json", NODE_JSON, S_IFREG },
+	{ "status", NODE_STATUS, S_IFREG },	      { "parent", NODE_PARENT, S_IFLNK },
+};
+const size_t sfs_children_count = sizeof(sfs_children) / sizeof(sfs_children[0]);
+
+static void drop_node(struct node *n)
+{
+	sfs_snap_put(n->snap);
+	if (n->fd >= 0)
+		close(n->fd);
+	free(n);
+}
+
+/* Puts in a node; takes over the references to snap and fd. NULL: out of memory. */
+static struct node *add_node(struct fs *fs, const struct node_key *key, struct snap *snap, int fd)
+{
+	struct node *n = malloc(sizeof(*n));
+
+	if (!n) {
+		sfs_snap_put(snap);
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	*n = (struct node){ .key = *key, .snap = snap, .fd = fd };
+	return sfs_nodes_add(&fs->nodes, n);
+}
+
+int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode)
+{
+	const struct node_key root = { .kind = NODE_ROOT };
+	struct stat st;
+	int rc;
+
+	*fs = (struct fs){
+		.store = store,
+		.file_mode = file_mode,
+		.dir_mode = sfs_mode_of_dir(file_mode),
+	};
+	if (fstat(cat_store_root_fd(store), &st) < 0)
+		return -errno;
+	fs->uid = st.st_uid;
+	fs->gid = st.st_gid;
+	rc = sfs_verifier_start(&fs->verifier, store);
+	if (rc < 0)
+		return rc;
+	rc = sfs_nodes_init(&fs->nodes, drop_node);
+	if (rc < 0) {
+		sfs_verifier_stop(fs->verifier);
+		return rc;
+	}
+	if (!add_node(fs, &root, NULL, -1)) {
+		sfs_fs_destroy(fs);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+bool sfs_fs_destroy(struct fs *fs)
+{
+	if (!sfs_verifier_stop(fs->verifier))
+		return false;
+	sfs_nodes_destroy(&fs->nodes);
+	return true;
+}
+
+int sfs_uuid_parse(const char *text, uint8_t id[UUID_SIZE])
+{
+	char again[UUID_TEXT_MAX];
+	unsigned byte[UUID_SIZE];
+
+	if (sscanf(text, "%2x%2x%2x%2x-%2x%2x-%2x%2x-%2x%2x-%2x%2x%2x%2x%2x%2x", &byte[0], &byte[1],
+		   &byte[2], &byte[3], &byte[4], &byte[5], &byte[6], &byte[7], &byte[8], &byte[9],
+		   &byte[10], &byte[11], &byte[12], &byte[13], &byte[14], &byte[15]) != UUID_SIZE)
+		return -EINVAL;
+	for (int i = 0; i < UUID_SIZE; i++)
+		id[i] = (uint8_t)byte[i];
+	/* One way of writing it, so that one link has one name. */
+	return strcmp(uuid_format(id, again), text) == 0 ? 0 : -EINVAL;
+}
+
+static int lookup_snapshot(struct fs *fs, const char *name, struct node **n)
+{
+	struct node_key key = { .kind = NODE_SNAPSHOT };
+	struct snap *s;
+	int rc;
+
+	if (cat_name_check(name, NULL) < 0)
+		return -ENOENT;
+	rc = sfs_snap_open(&s, cat_store_snapshots_fd(fs->store), name);
+	if (rc < 0)
+		return rc;
+	key.dir_dev = s->stat.st_dev;
+	key.dir_ino = s->stat.st_ino;
+	*n = sfs_nodes_find(&fs->nodes, &key);
+	if (*n) {
+		/* Known, perhaps by another name until now. */
+		sfs_snap_put(s);
+		sfs_snap_set_name((*n)->snap, name);
+		return 0;
+	}
+	*n = add_node(fs, &key, s, -1);
+	return *n ? 0 : -ENOMEM;
+}
+
+static int lookup_root(struct fs *fs, const char *name, struct node **n)
+{
+	struct node_key key = { 0 };
+
+	if (strcmp(name, FS_LATEST) == 0)
+		key.kind = NODE_LATEST;
+	else if (strcmp(name, FS_BY_ID) == 0)
+		key.kind = NODE_BY_ID;
+	else
+		return lookup_snapshot(fs, name, n);
+	*n = add_node(fs, &key, NULL, -1);
+	return *n ? 0 : -ENOMEM;
+}
+
+static int lookup_id(struct fs *fs, const char *name, struct node **n)
+{
+	struct node_key key = { .kind = NODE_ID_LINK };
+
+	if (sfs_uuid_parse(name, key.id) < 0)
+		return -ENOENT;
+	*n = add_node(fs, &key, NULL, -1);
+	return *n ? 0 : -ENOMEM;
+}
+
+static const struct fs_child *find_child(const char *name)
+{
+	for (size_t i = 0; i < sfs_children_count; i++)
+		if (strcmp(sfs_children[i].name, name) == 0)
+			return &sfs_children[i];
+	return NULL;
+}
+
+/* True for the files that lie in the store. */
+static bool is_stored(enum node_kind kind)
+{
+	return kind == NODE_MANIFEST || kind == NODE_STATE || kind == NODE_MEMORY;
+}
+
+static int lookup_child(struct fs *fs, const struct node *dir, const char *name, struct node **n)
+{
+	struct node_key key = { .dir_dev = dir->key.dir_dev, .dir_ino = dir->key.dir_ino };
+	const struct fs_child *child = find_child(name);
+	auto_fd int fd = -1;
+
+	if (!child)
+		return -ENOENT;
+	key.kind = child->kind;
+	if (is_stored(child->kind)) {
+		struct stat st;
+
+		/* Whatever it is, it is only looked at: O_PATH opens no FIFO and follows no link.
+		 */
+		fd = openat(dir->snap->dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0)
+			return -errno;
+		key.file_dev = st.st_dev;
+		key.file_ino = st.st_ino;
+	}
+	*n = sfs_nodes_find(&fs->nodes, &key);
+	if (*n)
+		return 0;
+	*n = add_node(fs, &key, sfs_snap_get(dir->snap), take_fd(&fd));
+	return *n ? 0 : -ENOMEM;
+}
+
+int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **n,
+		  struct stat *st)
+{
+	int rc;
+
+	switch (parent->key.kind) {
+	case NODE_ROOT:
+		rc = lookup_root(fs, name, n);
+		break;
+	case NODE_BY_ID:
+		rc = lookup_id(fs, name, n);
+		break;
+	case NODE_SNAPSHOT:
+		rc = lookup_child(fs, parent, name, n);
+		break;
+	default:
+		return -ENOTDIR;
+	}
+	if (rc < 0)
+		return rc;
+	rc = sfs_fs_stat(fs, *n, st);
+	if (rc < 0)
+		sfs_nodes_forget(&fs->nodes, (*n)->id, 1);
+	return rc;
+}
+
+ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child)
+{
+	struct node n = {
+		.key = { .kind = child->kind, .dir_ino = dir->key.dir_ino },
+		.snap = dir->snap,
+	};
+	struct stat st;
+
+	if (is_stored(child->kind)
+		    ? fstatat(dir->snap->dirfd, child->name, &st, AT_SYMLINK_NOFOLLOW) < 0
+		    : sfs_fs_stat(fs, &n, &st) < 0)
+		return 0;
+	return sfs_node_ino(&n.key);
+}

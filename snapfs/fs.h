@@ -1,0 +1,76 @@
+/*
+ * The file system as a tree: what is where, and how it looks to stat(2).
+ * Knows the store and the nodes, and nothing of FUSE's requests.
+ *
+ *	/NAME/{manifest,state,memory}.bin	files of the store
+ *	/NAME/{manifest.json,status}		made here
+ *	/NAME/parent -> ../PARENT		while it is in the store
+ *	/latest -> NAME
+ *	/.by-id/ID -> ../NAME
+ *
+ * The root lists snapshots/ itself and each name is looked up there, so every
+ * change shows at once, whoever made it; the index is asked for links only.
+ */
+#pragma once
+
+#include <sys/stat.h>
+
+#include "catalog/store.h"
+#include "node.h"
+#include "snap.h"
+#include "verifier.h"
+
+#define FS_LATEST     "latest"
+#define FS_BY_ID      ".by-id"
+#define FS_TARGET_MAX (CAT_NAME_MAX + 4) /* "../NAME" */
+
+struct fs {
+	struct store *store;
+	struct verifier *verifier;
+	struct node_table nodes;
+	uid_t uid; /* the store's owner: of everything here */
+	gid_t gid;
+	mode_t file_mode, dir_mode;
+	void (*ready)(void *arg); /* called once the kernel is served; may be NULL */
+	void *ready_arg;
+};
+
+/* Over an open store, which it does not own. 0 or a negative errno. */
+int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode);
+
+/*
+ * False: a verification cannot be stopped, so neither `fs` nor the store may be
+ * freed: end the process by _exit().
+ */
+bool sfs_fs_destroy(struct fs *fs);
+
+/* What a snapshot's directory holds, in the order of a listing. */
+struct fs_child {
+	const char *name;
+	enum node_kind kind;
+	mode_t type; /* S_IFREG, S_IFLNK */
+};
+extern const struct fs_child sfs_children[];
+extern const size_t sfs_children_count;
+
+/*
+ * The node `name` of the directory `parent`, with one more lookup, and its
+ * attributes. 0, -ENOENT, -ENOTDIR, or another negative errno.
+ */
+int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **n,
+		  struct stat *st);
+
+/* Attributes of a node. 0, -ENOENT (it is gone), or another negative errno. */
+int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st);
+
+/* What the link points to. 0, -ENOENT, -EINVAL (no link), or another negative errno. */
+int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_MAX]);
+
+/* The text of NODE_STATUS or NODE_JSON, the caller's. 0 or a negative errno. */
+int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);
+
+/* Inode number that the entry `name` of a listing has, for d_ino. 0: there is none. */
+ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child);
+
+/* The 16 bytes of a UUID's 36 lower case characters. 0 or -EINVAL. */
+int sfs_uuid_parse(const char *text, uint8_t id[UUID_SIZE]);

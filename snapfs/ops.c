@@ -1,0 +1,256 @@
+/* Names, attributes, and the table of all requests: see ops.h. */
+#define _GNU_SOURCE
+#include "ops.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#define XATTR_PROBLEM "user.snapfs.problem"
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fs *fs = userdata;
+
+	/* Many clones fault at once; the default of 12 would let them wait for each other. */
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+	if (conn->capable & FUSE_CAP_SPLICE_WRITE)
+		conn->want |= FUSE_CAP_SPLICE_WRITE;
+	if (fs->ready)
+		fs->ready(fs->ready_arg);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = sfs_req_fs(req);
+	struct node *dir = sfs_nodes_get(&fs->nodes, parent);
+	struct fuse_entry_param e = { 0 };
+	struct node *n;
+	int rc = dir ? sfs_fs_lookup(fs, dir, name, &n, &e.attr) : -ESTALE;
+
+	if (rc < 0) {
+		fuse_reply_err(req, -rc);
+	} else {
+		/* Names and attributes are the store's, whoever changes it: never cached. */
+		e.ino = n->id;
+		if (fuse_reply_entry(req, &e) < 0)
+			sfs_nodes_forget(&fs->nodes, e.ino, 1);
+	}
+	if (dir)
+		sfs_nodes_put(&fs->nodes, dir);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	sfs_nodes_forget(&sfs_req_fs(req)->nodes, ino, count);
+	fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		sfs_nodes_forget(&sfs_req_fs(req)->nodes, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = sfs_req_fs(req);
+	struct node *n = sfs_nodes_get(&fs->nodes, ino);
+	struct stat st;
+	int rc = n ? sfs_fs_stat(fs, n, &st) : -ESTALE;
+
+	(void)fi;
+	if (rc < 0)
+		fuse_reply_err(req, -rc);
+	else
+		fuse_reply_attr(req, &st, 0);
+	if (n)
+		sfs_nodes_put(&fs->nodes, n);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = sfs_req_fs(req);
+	struct node *n = sfs_nodes_get(&fs->nodes, ino);
+	char target[FS_TARGET_MAX];
+	int rc = n ? sfs_fs_readlink(fs, n, target) : -ESTALE;
+
+	if (rc < 0)
+		fuse_reply_err(req, -rc);
+	else
+		fuse_reply_readlink(req, target);
+	if (n)
+		sfs_nodes_put(&fs->nodes, n);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs st;
+
+	(void)ino;
+	if (fstatvfs(cat_store_snapshots_fd(sfs_req_fs(req)->store), &st) < 0) {
+		fuse_reply_err(req, errno);
+		return;
+	}
+	st.f_namemax = CAT_NAME_MAX;
+	fuse_reply_statfs(req, &st);
+}
+
+/* What is wrong with the snapshot that the node is of. Its length, 0: nothing. */
+static size_t problem_of(struct fs *fs, fuse_ino_t ino, char problem[SNAP_PROBLEM_MAX])
+{
+	struct node *n = sfs_nodes_get(&fs->nodes, ino);
+	struct view *v = n && n->snap ? sfs_snap_view(n->snap) : NULL;
+	struct condition c = { 0 };
+
+	if (v) {
+		sfs_snap_examine(n->snap, v, fs->store, &c);
+		sfs_view_put(n->snap, v);
+	}
+	if (n)
+		sfs_nodes_put(&fs->nodes, n);
+	memcpy(problem, c.problem, sizeof(c.problem));
+	return strlen(problem);
+}
+
+/* Answers with a value of len bytes as getxattr(2) and listxattr(2) want it. */
+static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t size)
+{
+	if (size == 0)
+		fuse_reply_xattr(req, len);
+	else if (size < len)
+		fuse_reply_err(req, ERANGE);
+	else
+		fuse_reply_buf(req, value, len);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	char problem[SNAP_PROBLEM_MAX];
+	size_t len;
+
+	len = strcmp(name, XATTR_PROBLEM) == 0 ? problem_of(sfs_req_fs(req), ino, problem) : 0;
+	if (len)
+		reply_xattr(req, problem, len, size);
+	else
+		fuse_reply_err(req, ENODATA);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	char problem[SNAP_PROBLEM_MAX];
+	size_t len = problem_of(sfs_req_fs(req), ino, problem);
+
+	reply_xattr(req, XATTR_PROBLEM, len ? sizeof(XATTR_PROBLEM) : 0, size);
+}
+
+/*
+ * What changes anything is refused. The mount is read-only, so the kernel
+ * refuses most of it before; not after `mount -o remount,rw`.
+ */
+static void refuse_create(fuse_req_t req, fuse_ino_t ino, const char *name, mode_t mode,
+			  struct fuse_file_info *fi)
+{
+	(void)ino, (void)name, (void)mode, (void)fi;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_mknod(fuse_req_t req, fuse_ino_t ino, const char *name, mode_t mode, dev_t dev)
+{
+	(void)ino, (void)name, (void)mode, (void)dev;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_mkdir(fuse_req_t req, fuse_ino_t ino, const char *name, mode_t mode)
+{
+	(void)ino, (void)name, (void)mode;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_name(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	(void)ino, (void)name;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_symlink(fuse_req_t req, const char *link, fuse_ino_t ino, const char *name)
+{
+	(void)link, (void)ino, (void)name;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_rename(fuse_req_t req, fuse_ino_t ino, const char *name, fuse_ino_t to,
+			  const char *newname, unsigned flags)
+{
+	(void)ino, (void)name, (void)to, (void)newname, (void)flags;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t to, const char *name)
+{
+	(void)ino, (void)to, (void)name;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int set,
+			   struct fuse_file_info *fi)
+{
+	(void)ino, (void)st, (void)set, (void)fi;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			    size_t size, int flags)
+{
+	(void)ino, (void)name, (void)value, (void)size, (void)flags;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+			 struct fuse_file_info *fi)
+{
+	(void)ino, (void)buf, (void)size, (void)off, (void)fi;
+	fuse_reply_err(req, EROFS);
+}
+
+static void refuse_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+			     struct fuse_file_info *fi)
+{
+	(void)ino, (void)mode, (void)off, (void)len, (void)fi;
+	fuse_reply_err(req, EROFS);
+}
+
+const struct fuse_lowlevel_ops sfs_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.readlink = op_readlink,
+	.statfs = op_statfs,
+	.getxattr = op_getxattr,
+	.listxattr = op_listxattr,
+	.open = sfs_op_open,
+	.read = sfs_op_read,
+	.lseek = sfs_op_lseek,
+	.release = sfs_op_release,
+	.opendir = sfs_op_opendir,
+	.readdir = sfs_op_readdir,
+	.readdirplus = sfs_op_readdirplus,
+	.releasedir = sfs_op_releasedir,
+	.create = refuse_create,
+	.mknod = refuse_mknod,
+	.mkdir = refuse_mkdir,
+	.unlink = refuse_name,
+	.rmdir = refuse_name,
+	.symlink = refuse_symlink,
+	.rename = refuse_rename,
+	.link = refuse_link,
+	.setattr = refuse_setattr,
+	.setxattr = refuse_setxattr,
+	.removexattr = refuse_name,
+	.write = refuse_write,
+	.fallocate = refuse_fallocate,
+};

@@ -1,0 +1,387 @@
+/*
+ * Opening and reading files: see ops.h. What is small is read, checked and
+ * served from memory; memory.bin is served from its descriptor once it is
+ * known to be good.
+ */
+#define _GNU_SOURCE
+#include "ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "rung.h"
+
+/* An open file: bytes, or the descriptor of memory.bin. */
+struct open_file {
+	int fd;			/* owned; -1: none */
+	uint8_t *bytes;		/* owned; NULL: none */
+	size_t len;		/* of bytes */
+	struct identity memory; /* as it was when it was found good */
+};
+
+static void free_file(struct open_file *f)
+{
+	if (!f)
+		return;
+	if (f->fd >= 0)
+		close(f->fd);
+	free(f->bytes);
+	free(f);
+}
+
+/* Answers an open with `f`, which the kernel's release frees. */
+static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_file *f)
+{
+	fi->fh = (uintptr_t)f;
+	fi->noflush = 1;
+	/* The one who opened it may have gone: then no release comes. */
+	if (fuse_reply_open(req, fi) < 0)
+		free_file(f);
+}
+
+/* True where the file that `name` is now is the one the node was made for. */
+static bool is_nodes_file(const struct node *n, const char *name)
+{
+	struct stat st;
+
+	return fstatat(n->snap->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_dev == n->key.file_dev && st.st_ino == n->key.file_ino;
+}
+
+/* Reports damage found by an open; what may pass is only logged. Returns the errno for it. */
+static int fail(struct fs *fs, const struct node *n, const struct view *v, int rc,
+		const struct err *e)
+{
+	char line[SNAP_PROBLEM_MAX];
+
+	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
+		return rc;
+	snprintf(line, sizeof(line), "%.*s", (int)strcspn(e->text, "\n"), e->text);
+	if (rc == -EBADMSG)
+		sfs_snap_report(n->snap, v, fs->store, CAT_DAMAGED, line);
+	return -EIO;
+}
+
+/* The whole manifest.bin, if it is the one in the view. */
+static int read_manifest(const struct node *n, const struct view *v, struct open_file *f,
+			 struct err *e)
+{
+	uint8_t digest[DIGEST_SIZE];
+	int rc =
+		io_read_file(n->snap->dirfd, SNAPDIR_MANIFEST, MANIFEST_MAX, &f->bytes, &f->len, e);
+
+	if (rc == 0)
+		rc = digest_sha256(f->bytes, f->len, digest);
+	if (rc < 0)
+		return rc;
+	if (memcmp(digest, v->dir.manifest_digest, DIGEST_SIZE) != 0)
+		return err_refuse(e, EBADMSG, "%s changed while it was opened", SNAPDIR_MANIFEST);
+	return 0;
+}
+
+/* Neither damaged nor replaced, as far as is known without reading its files. */
+static int check_condition(struct fs *fs, const struct node *n, const struct view *v,
+			   struct condition *c)
+{
+	sfs_snap_condition(n->snap, v, fs->store, c);
+	/* What the index calls damaged may have been mended: its digests will tell. */
+	if (c->status != CAT_REPLACED && v->dir.manifest)
+		return 0;
+	sfs_snap_report(n->snap, v, fs->store, c->status, c->problem);
+	return -EIO;
+}
+
+static int open_checked(struct fs *fs, const struct node *n, const struct view *v,
+			struct open_file *f)
+{
+	char name[CAT_NAME_MAX + 1];
+	struct err e = { 0 };
+	struct condition c;
+	int rc = check_condition(fs, n, v, &c);
+
+	if (rc < 0)
+		return rc;
+	sfs_snap_name(n->snap, name);
+	if (n->key.kind == NODE_MANIFEST)
+		rc = read_manifest(n, v, f, &e);
+	else
+		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
+	if (rc < 0)
+		return fail(fs, n, v, rc, &e);
+	/* Replaced since it was looked up: the kernel looks it up again. */
+	if (!is_nodes_file(n, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE))
+		return -ESTALE;
+	return 0;
+}
+
+/* Files served from memory: manifest.bin, state.bin, manifest.json, status. */
+static int open_bytes(struct fs *fs, const struct node *n, struct open_file *f)
+{
+	struct view *v;
+	char *text = NULL;
+	int rc;
+
+	if (n->key.kind == NODE_JSON || n->key.kind == NODE_STATUS) {
+		rc = sfs_fs_text(fs, n, &text, &f->len);
+		f->bytes = (uint8_t *)text;
+		return rc;
+	}
+	v = sfs_snap_view(n->snap);
+	if (!v)
+		return -ENOMEM;
+	rc = open_checked(fs, n, v, f);
+	sfs_view_put(n->snap, v);
+	return rc;
+}
+
+/* An open of memory.bin on its way. */
+struct memory_open {
+	struct verify_waiter waiter;
+	fuse_req_t req;
+	struct fuse_file_info fi;
+	struct fs *fs;
+	struct node *node;	/* held */
+	struct view *view;	/* held, may be NULL */
+	struct open_file *file; /* owned, may be NULL */
+	struct condition condition;
+};
+
+/* Answers it with rc and frees it. */
+static void finish(struct memory_open *o, int rc)
+{
+	if (rc == 0) {
+		reply_open(o->req, &o->fi, take_ptr(&o->file));
+	} else {
+		fuse_reply_err(o->req, -rc);
+	}
+	free_file(o->file);
+	if (o->view)
+		sfs_view_put(o->node->snap, o->view);
+	sfs_nodes_put(&o->fs->nodes, o->node);
+	free(o);
+}
+
+/* Called by a verifier thread. */
+static void verified(struct verify_waiter *w, int rc)
+{
+	struct memory_open *o = (struct memory_open *)w;
+
+	/* Waits for an interrupted() under way, which finds nothing to cancel. */
+	fuse_req_interrupt_func(o->req, NULL, NULL);
+	if (rc == 0)
+		o->fi.keep_cache = sfs_snap_serve(o->node->snap, &o->file->memory);
+	finish(o, rc < 0 ? -EIO : 0);
+}
+
+/* Called by libfuse, with the request locked, when the opener got a signal. */
+static void interrupted(fuse_req_t req, void *data)
+{
+	struct memory_open *o = data;
+
+	(void)req;
+	if (sfs_verifier_cancel(o->fs->verifier, &o->waiter))
+		finish(o, -EINTR);
+}
+
+static void wait_for_verification(struct memory_open *o)
+{
+	int rc;
+
+	o->waiter.done = verified;
+	fuse_req_interrupt_func(o->req, interrupted, o);
+	rc = sfs_verifier_wait(o->fs->verifier, o->node->snap, o->view, o->file->fd, &o->waiter);
+	if (rc == 0)
+		return; /* o is verified()'s or interrupted()'s */
+	fuse_req_interrupt_func(o->req, NULL, NULL);
+	finish(o, rc);
+}
+
+/* Opens the file and looks at it. 0, or the negative errno of the open. */
+static int prepare_memory(struct memory_open *o)
+{
+	struct node *n = o->node;
+	char name[CAT_NAME_MAX + 1];
+	struct err e = { 0 };
+	struct stat st;
+	int rc;
+
+	o->view = sfs_snap_view(n->snap);
+	if (!o->view)
+		return -ENOMEM;
+	rc = check_condition(o->fs, n, o->view, &o->condition);
+	if (rc < 0)
+		return rc;
+	sfs_snap_name(n->snap, name);
+	rc = proto_snapdir_open_memory(&o->view->dir, name, &e);
+	if (rc < 0)
+		return fail(o->fs, n, o->view, rc, &e);
+	o->file->fd = rc;
+	if (fstat(o->file->fd, &st) < 0)
+		return -EIO;
+	if (st.st_dev != n->key.file_dev || st.st_ino != n->key.file_ino)
+		return -ESTALE;
+	o->file->memory = sfs_identity_of(&st);
+	return 0;
+}
+
+static void serve_by_rung(struct memory_open *o)
+{
+	struct snap *s = o->node->snap;
+	const uint8_t *digest = o->view->dir.manifest->memory_digest.data;
+
+	switch (sfs_rung_decide(o->fs->store, s, o->file->fd, digest)) {
+	case RUNG_SEALED:
+	case RUNG_STAMPED:
+		sfs_snap_serve(s, &o->file->memory);
+		if (o->condition.status != CAT_VALID)
+			sfs_snap_settle(s, o->view, o->fs->store);
+		/* Else each open would throw out the pages of running clones. */
+		o->fi.keep_cache = 1;
+		finish(o, 0);
+		return;
+	case RUNG_UNVERIFIED:
+		wait_for_verification(o);
+		return;
+	case RUNG_DAMAGED:
+		sfs_snap_report(s, o->view, o->fs->store, CAT_DAMAGED,
+				SNAPDIR_MEMORY " does not have the manifest's digest");
+		finish(o, -EIO);
+		return;
+	}
+}
+
+/* Takes over the hold on the node. */
+static void open_memory(fuse_req_t req, struct node *n, const struct fuse_file_info *fi)
+{
+	struct memory_open *o = calloc(1, sizeof(*o));
+	int rc;
+
+	if (!o) {
+		fuse_reply_err(req, ENOMEM);
+		sfs_nodes_put(&sfs_req_fs(req)->nodes, n);
+		return;
+	}
+	*o = (struct memory_open){ .req = req, .fi = *fi, .fs = sfs_req_fs(req), .node = n };
+	o->file = calloc(1, sizeof(*o->file));
+	if (!o->file) {
+		finish(o, -ENOMEM);
+		return;
+	}
+	o->file->fd = -1;
+	rc = prepare_memory(o);
+	if (rc < 0)
+		finish(o, rc);
+	else
+		serve_by_rung(o);
+}
+
+void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = sfs_req_fs(req);
+	struct node *n = sfs_nodes_get(&fs->nodes, ino);
+	struct open_file *f;
+	int rc;
+
+	if (!n || !n->snap || n->key.kind < NODE_MANIFEST || n->key.kind > NODE_STATUS) {
+		rc = n ? -EINVAL : -ESTALE;
+	} else if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
+		rc = -EROFS;
+	} else if (n->key.kind == NODE_MEMORY) {
+		open_memory(req, n, fi);
+		return;
+	} else {
+		f = calloc(1, sizeof(*f));
+		rc = f ? 0 : -ENOMEM;
+		if (f) {
+			f->fd = -1;
+			rc = open_bytes(fs, n, f);
+		}
+		if (rc == 0) {
+			/* Each open has its own status: the size the kernel knows may be old. */
+			fi->direct_io = n->key.kind == NODE_STATUS;
+			reply_open(req, fi, f);
+		} else {
+			free_file(f);
+		}
+	}
+	if (rc < 0)
+		fuse_reply_err(req, -rc);
+	if (n)
+		sfs_nodes_put(&fs->nodes, n);
+}
+
+/*
+ * False where the file was written or cut since it was found good. Its ctime
+ * may move: links to it come and go.
+ */
+static bool is_unchanged(const struct open_file *f)
+{
+	struct stat st;
+
+	return fstat(f->fd, &st) == 0 && st.st_size == f->memory.size &&
+	       st.st_mtim.tv_sec == f->memory.mtime.tv_sec &&
+	       st.st_mtim.tv_nsec == f->memory.mtime.tv_nsec;
+}
+
+void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
+
+	(void)ino;
+	if (f->fd < 0) {
+		size_t at = (uint64_t)off < f->len ? (size_t)off : f->len;
+
+		if (size > f->len - at)
+			size = f->len - at;
+		fuse_reply_buf(req, (const char *)f->bytes + at, size);
+		return;
+	}
+	/* A file that became shorter would reach the guest as zeros. */
+	if (!is_unchanged(f)) {
+		fuse_reply_err(req, EIO);
+		return;
+	}
+	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+	buf.buf[0].fd = f->fd;
+	buf.buf[0].pos = off;
+	fuse_reply_data(req, &buf, 0);
+}
+
+void sfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	const struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+	off_t at;
+
+	(void)ino;
+	if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	if (f->fd >= 0) {
+		/* The descriptor's position is used by nobody. */
+		at = lseek(f->fd, off, whence);
+		if (at < 0) {
+			fuse_reply_err(req, errno);
+			return;
+		}
+	} else if (off < 0 || (uint64_t)off >= f->len) {
+		fuse_reply_err(req, ENXIO);
+		return;
+	} else {
+		at = whence == SEEK_DATA ? off : (off_t)f->len;
+	}
+	fuse_reply_lseek(req, at);
+}
+
+void sfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	free_file((struct open_file *)(uintptr_t)fi->fh);
+	fuse_reply_err(req, 0);
+}

@@ -1,0 +1,125 @@
+/*
+ * A snapshot as the mount sees it: bound to the directory it opened, whatever
+ * that is called later. What its manifest says is a `view`, taken anew when
+ * the file manifest.bin changes; requests hold the view they began with.
+ *
+ * Any thread. The lock of a snapshot is held while its manifest (at most 1 MiB)
+ * is read, never while its memory is.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "catalog/index.h"
+#include "proto/snapdir.h"
+
+#define SNAP_PROBLEM_MAX 512
+
+/* A file as it was: equal as long as neither it nor its content was changed openly. */
+struct identity {
+	dev_t dev;
+	ino_t ino;
+	off_t size;
+	struct timespec mtime, ctime;
+};
+
+struct identity sfs_identity_of(const struct stat *st);
+bool sfs_identity_equal(const struct identity *a, const struct identity *b);
+
+/* What the manifest of a snapshot said, or why it cannot be believed. Immutable. */
+struct view {
+	unsigned refs;			/* guarded by the snapshot's lock */
+	struct identity manifest;	/* of manifest.bin when it was read */
+	struct snapdir dir;		/* dirfd is the snapshot's; manifest NULL: damaged */
+	char problem[SNAP_PROBLEM_MAX]; /* empty: none */
+};
+
+struct snap {
+	atomic_uint refs;
+	int dirfd;	  /* owned */
+	struct stat stat; /* of the directory, when it was opened */
+	pthread_mutex_t lock;
+	/* Guarded by lock. */
+	char name[CAT_NAME_MAX + 1];	    /* when it was last looked up */
+	struct view *view;		    /* newest, NULL: none yet */
+	struct identity bad;		    /* of the memory.bin that was seen to be damaged */
+	char bad_problem[SNAP_PROBLEM_MAX]; /* empty: none was */
+	struct identity served;		    /* the memory.bin that was last served */
+	char said[SNAP_PROBLEM_MAX];	    /* last problem that went to the log */
+};
+
+/*
+ * Opens the directory `name` in snapshots_fd, following no link.
+ * 0, -ENOENT (none, or not a directory), or another negative errno.
+ */
+int sfs_snap_open(struct snap **s, int snapshots_fd, const char *name);
+
+struct snap *sfs_snap_get(struct snap *s);
+void sfs_snap_put(struct snap *s); /* may be NULL */
+
+/* Keeps, and copies to `out`, the name it was last looked up by. */
+void sfs_snap_set_name(struct snap *s, const char *name);
+void sfs_snap_name(struct snap *s, char out[CAT_NAME_MAX + 1]);
+
+/*
+ * The snapshot's manifest as it is now, read again if the file has changed.
+ * Never NULL but when memory runs out. Give it back with sfs_view_put().
+ */
+struct view *sfs_snap_view(struct snap *s);
+struct view *sfs_view_get(struct snap *s, struct view *v);
+void sfs_view_put(struct snap *s, struct view *v); /* v may be NULL */
+
+/*
+ * The index's row of this very directory, whatever its name is now; 0,
+ * -ENOENT (not indexed under any name), or another negative errno.
+ */
+int sfs_snap_row(struct snap *s, const struct view *v, struct store *store, struct cat_row *row);
+
+/* Keeps that memory.bin, as it was, is damaged. */
+void sfs_snap_set_bad(struct snap *s, const struct identity *memory, const char *problem);
+/* True, with the words, where this memory.bin was seen to be damaged and is unchanged. */
+bool sfs_snap_is_bad(struct snap *s, const struct identity *memory, char problem[SNAP_PROBLEM_MAX]);
+
+/* How a snapshot is, for those that ask: status, the xattr, an open. */
+struct condition {
+	enum cat_status status;		/* valid, unverified, damaged or replaced */
+	char problem[SNAP_PROBLEM_MAX]; /* of a damaged or replaced one */
+	bool indexed;			/* row holds something */
+	struct cat_row row;
+};
+
+/*
+ * From what is known: the manifest, the index, damage seen before. No file but
+ * manifest.bin is read.
+ */
+void sfs_snap_condition(struct snap *s, const struct view *v, struct store *store,
+			struct condition *c);
+
+/*
+ * As sfs_snap_condition(), and looks at the files: state.bin is checked,
+ * memory.bin must be there with its size, and be sealed or stamped for `valid`.
+ */
+void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
+		      struct condition *c);
+
+/*
+ * Says in the log, once, what is wrong; and keeps it in the index where it is
+ * damage. `problem` names the file.
+ */
+void sfs_snap_report(struct snap *s, const struct view *v, struct store *store,
+		     enum cat_status status, const char *problem);
+
+/*
+ * Memory was found good: keeps the snapshot as valid where the index does not
+ * say so yet and state.bin is good too.
+ */
+void sfs_snap_settle(struct snap *s, const struct view *v, struct store *store);
+
+/*
+ * Notes that this memory.bin is served from now on. True where it was the one
+ * that was served before: what the kernel caches of it is right.
+ */
+bool sfs_snap_serve(struct snap *s, const struct identity *memory);
