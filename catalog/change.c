@@ -1,0 +1,186 @@
+/* Changes to published snapshots by name: see change.h. */
+#define _GNU_SOURCE
+#include "catalog/change.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/internal.h"
+#include "catalog/publish.h"
+#include "catalog/rows.h"
+#include "catalog/verify.h"
+#include "proto/snapdir.h"
+
+/* A memory.bin that has other names: its stamp must outlive our unlink of this one. */
+struct kept_stamp {
+	int fd; /* -1: nothing to keep */
+	bool held;
+	uint8_t digest[DIGEST_SIZE];
+};
+
+static struct kept_stamp keep_stamp(struct store *store, int dirfd)
+{
+	struct kept_stamp k = { .fd = -1 };
+	struct snapdir d;
+	struct stat st;
+	int copy = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+
+	if (copy < 0 || proto_snapdir_open_fd(&d, copy, "", NULL) < 0)
+		return k;
+	k.fd = proto_snapdir_open_memory(&d, "", NULL);
+	if (k.fd >= 0 && (fstat(k.fd, &st) < 0 || st.st_nlink < 2)) {
+		close(k.fd);
+		k.fd = -1;
+	}
+	if (k.fd >= 0) {
+		memcpy(k.digest, d.manifest->memory_digest.data, DIGEST_SIZE);
+		k.held = cat_stamp_holds(store, k.fd, k.digest);
+	}
+	proto_snapdir_close(&d);
+	return k;
+}
+
+static int move_to_trash(struct store *store, const char *name, char unique[UUID_TEXT_MAX],
+			 struct err *e)
+{
+	uint8_t id[UUID_SIZE];
+	struct timespec now;
+	int rc;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	rc = uuid_make(&now, id);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot remove snapshot %s", name);
+	uuid_format(id, unique);
+	if (renameat(store->snapshots, name, store->trash, unique) < 0)
+		return err_sys(e, errno, "cannot remove snapshot %s", name);
+	if (fsync(store->snapshots) < 0 || fsync(store->trash) < 0)
+		return err_sys(e, errno, "cannot make the removal of %s durable", name);
+	return 0;
+}
+
+static int remove_dir(struct store *store, const char *name, int dirfd, struct err *e)
+{
+	struct kept_stamp k;
+	char unique[UUID_TEXT_MAX];
+	int rc;
+
+	if (flock(dirfd, LOCK_EX | LOCK_NB) < 0)
+		return err_env(e, EBUSY, "snapshot %s is in use by another operation", name);
+	rc = cat_index_mark_removing(store, name, e);
+	/* On a full disk removing is what helps; a crash would list it as missing. */
+	if (rc < 0 && rc != -ENOSPC)
+		return rc;
+	k = keep_stamp(store, dirfd);
+	rc = move_to_trash(store, name, unique, e);
+	if (rc == 0) {
+		rc = cat_tree_remove(store->trash, unique);
+		if (rc < 0)
+			err_sys(e, -rc, "cannot empty %s/trash/%s", store->path, unique);
+	}
+	if (k.fd >= 0) {
+		cat_stamp_follow(store, k.fd, k.digest, k.held);
+		close(k.fd);
+	}
+	return rc;
+}
+
+int cat_snapshot_remove(struct store *store, const char *name, struct err *e)
+{
+	auto_fd int fd = -1;
+	struct cat_row row;
+	int rc = cat_store_need_writable(store, e);
+
+	if (rc == 0)
+		rc = cat_index_find(store, name, &row, e);
+	if (rc < 0)
+		return rc;
+	fd = openat(store->snapshots, row.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		return err_sys(e, errno, "cannot remove snapshot %s", row.name);
+	if (fd >= 0)
+		rc = remove_dir(store, row.name, fd, e);
+	if (rc < 0)
+		return rc;
+	/* The directory is gone: a row that stays for now is dropped by the next comparison. */
+	rc = cat_index_drop(store, row.name, e);
+	return fd >= 0 && rc == -ENOSPC ? 0 : rc;
+}
+
+static int sync_quick(struct store *store, void *arg, struct err *e)
+{
+	(void)arg;
+	/* This change may be within the clock tick of the last comparison. */
+	store->synced = (struct timespec){ 0 };
+	return cat_index_sync(store, CAT_SYNC_QUICK, e);
+}
+
+/* A missing row of the new name would keep the renamed one from being recognized. */
+static int make_room(struct store *store, const char *to, struct err *e)
+{
+	struct cat_row row;
+	int rc = cat_index_find(store, to, &row, NULL);
+
+	if (rc == -ENOENT)
+		return 0;
+	if (rc == 0 && row.status != CAT_MISSING)
+		return err_refuse(e, EEXIST, "there is a snapshot %s already", to);
+	return rc == 0 ? cat_index_drop(store, to, e) : rc;
+}
+
+int cat_snapshot_rename(struct store *store, const char *from, const char *to, struct err *e)
+{
+	struct cat_row row;
+	int rc = cat_store_need_writable(store, e);
+
+	if (rc == 0)
+		rc = cat_name_check(to, e);
+	if (rc == 0)
+		rc = cat_index_find(store, from, &row, e);
+	if (rc < 0)
+		return rc;
+	if (row.status == CAT_MISSING)
+		return err_refuse(e, ENOENT, "snapshot %s is missing: there is nothing to rename",
+				  row.name);
+	rc = make_room(store, to, e);
+	if (rc < 0)
+		return rc;
+	rc = cat_rename_new(store->snapshots, row.name, store->snapshots, to, store);
+	if (rc == -EEXIST)
+		return err_refuse(e, EEXIST, "there is a snapshot %s already", to);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot rename snapshot %s", row.name);
+	if (fsync(store->snapshots) < 0)
+		return err_sys(e, errno, "cannot make the renaming of %s durable", row.name);
+	return cat_index_run(store, sync_quick, NULL, e);
+}
+
+static int reindex(struct store *store, void *arg, struct err *e)
+{
+	const char *accept = arg;
+	int rc = accept ? cat_rows_accept(store->db, accept, e) : 0;
+
+	return rc < 0 ? rc : cat_index_sync(store, CAT_SYNC_READ, e);
+}
+
+int cat_store_reindex(struct store *store, const char *accept, struct err *e)
+{
+	char name[CAT_NAME_MAX + 1];
+	struct cat_row row;
+	int rc = accept ? cat_index_find(store, accept, &row, e) : 0;
+
+	if (rc < 0)
+		return rc;
+	if (accept && row.status != CAT_REPLACED)
+		return err_refuse(e, EINVAL, "snapshot %s is %s, not replaced: nothing to accept",
+				  row.name, cat_status_word(row.status));
+	if (accept)
+		memcpy(name, row.name, sizeof(name));
+	return cat_index_run(store, reindex, accept ? name : NULL, e);
+}

@@ -1,0 +1,280 @@
+/* snapctl list, show, status: what is there. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+
+#include "base/cleanup.h"
+#include "base/text.h"
+#include "catalog/check.h"
+#include "catalog/cli.h"
+#include "proto/snapdir.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+
+/* --- JSON --- */
+
+static bool is_known(const uint8_t id[UUID_SIZE])
+{
+	static const uint8_t none[UUID_SIZE];
+
+	return memcmp(id, none, UUID_SIZE) != 0;
+}
+
+json_t *cli_row_json(const struct cat_row *row)
+{
+	char id[UUID_TEXT_MAX], parent[UUID_TEXT_MAX], created[TEXT_TIME_MAX],
+		verified[TEXT_TIME_MAX];
+	bool known = is_known(row->id);
+
+	uuid_format(row->id, id);
+	uuid_format(row->parent, parent);
+	text_format_time(row->created_seconds, row->created_nanos, created);
+	text_format_time(row->verified_at, 0, verified);
+	return json_pack(
+		"{s:s, s:s?, s:s?, s:s, s:I, s:I, s:s?, s:s?, s:I, s:I, s:I, s:[], s:s, "
+		"s:s?, s:s?}",
+		"name", row->name, "id", known ? id : NULL, "created_at", known ? created : NULL,
+		"architecture", row->architecture, "memory_bytes", (json_int_t)row->memory_bytes,
+		"vcpus", (json_int_t)row->vcpus, "parent", row->has_parent ? parent : NULL,
+		"parent_name", *row->parent_name ? row->parent_name : NULL, "layers",
+		(json_int_t)row->layers, "stored_bytes", (json_int_t)row->stored_bytes,
+		"unique_bytes", (json_int_t)row->unique_bytes, "tags", "status",
+		cat_status_word(row->status), "problem", *row->problem ? row->problem : NULL,
+		"verified_at", row->verified_at ? verified : NULL);
+}
+
+int cli_print_json(json_t *value, struct err *e)
+{
+	int rc = value ? json_dumpf(value, stdout, JSON_INDENT(2)) : -1;
+
+	json_decref(value);
+	if (rc < 0)
+		return err_sys(e, value ? EIO : ENOMEM, "cannot print JSON");
+	putchar('\n');
+	return 0;
+}
+
+/* --- list --- */
+
+struct listing {
+	json_t *array; /* NULL: a table */
+	size_t n;
+};
+
+static int list_json(void *arg, const struct cat_row *row)
+{
+	struct listing *l = arg;
+
+	return json_array_append_new(l->array, cli_row_json(row)) < 0 ? -ENOMEM : 0;
+}
+
+/* Printed as they come; names get the room that most need. */
+static int list_line(void *arg, const struct cat_row *row)
+{
+	char created[TEXT_TIME_MAX] = "-", memory[TEXT_SIZE_MAX], stored[TEXT_SIZE_MAX];
+	struct listing *l = arg;
+
+	if (l->n++ == 0)
+		printf("%-24s %-20s %10s %5s %10s  %-10s %s\n", "NAME", "CREATED", "MEMORY",
+		       "VCPUS", "STORED", "STATUS", "PARENT");
+	if (is_known(row->id)) {
+		text_format_time(row->created_seconds, 0, created);
+		/* Seconds are enough to read: "...T12:00:00Z". */
+		memcpy(created + 19, "Z", 2);
+	}
+	printf("%-24s %-20s %10s %5" PRIu32 " %10s  %-10s %s\n", row->name, created,
+	       text_format_size(row->memory_bytes, memory), row->vcpus,
+	       text_format_size(row->stored_bytes, stored), cat_status_word(row->status),
+	       *row->parent_name ? row->parent_name : "-");
+	return 0;
+}
+
+int cli_list(struct cli *cli, struct err *e)
+{
+	struct listing l = { .array = cli->args.json ? json_array() : NULL };
+	int rc = cat_index_list(cli->store, cli->args.json ? list_json : list_line, &l, e);
+
+	if (!cli->args.json)
+		return rc;
+	if (rc == 0)
+		return cli_print_json(l.array, e);
+	json_decref(l.array);
+	return rc;
+}
+
+/* --- show --- */
+
+/* What the row does not have; nothing where the manifest cannot be read. */
+static void add_manifest(struct cli *cli, const struct cat_row *row, json_t *object)
+{
+	int fd = openat(cat_store_snapshots_fd(cli->store), row->name,
+			O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	const SnapshotManifest *m;
+	struct snapdir d;
+	char hex[2 * DIGEST_SIZE + 1];
+
+	if (fd < 0 || proto_snapdir_open_fd(&d, fd, row->name, NULL) < 0)
+		return;
+	m = d.manifest;
+	json_object_set_new(object, "format_version", json_integer(m->version));
+	json_object_set_new(object, "name_at_creation", json_string(m->name_at_creation));
+	json_object_set_new(object, "creator", json_string(m->creator));
+	json_object_set_new(object, "state_bytes", json_integer((json_int_t)m->state_size));
+	json_object_set_new(object, "memory_digest",
+			    json_string(text_format_hex(m->memory_digest.data, DIGEST_SIZE, hex)));
+	json_object_set_new(object, "state_digest",
+			    json_string(text_format_hex(m->state_digest.data, DIGEST_SIZE, hex)));
+	if (m->cpu)
+		json_object_set_new(object, "cpu_vendor", json_string(m->cpu->vendor));
+	json_object_set_new(object, "tsc_khz", json_integer(m->tsc_khz));
+	if (m->boot && m->boot->kernel)
+		json_object_set_new(object, "kernel", json_string(m->boot->kernel->path));
+	if (m->boot && m->boot->initrd)
+		json_object_set_new(object, "initrd", json_string(m->boot->initrd->path));
+	if (m->boot)
+		json_object_set_new(object, "cmdline", json_string(m->boot->cmdline));
+	if (m->machine) {
+		json_t *devices = json_array();
+
+		for (size_t i = 0; i < m->machine->n_device; i++)
+			json_array_append_new(devices, json_string(m->machine->device[i]->name));
+		json_object_set_new(object, "devices", devices);
+	}
+	proto_snapdir_close(&d);
+}
+
+static void print_member(const char *key, const json_t *value)
+{
+	char size[TEXT_SIZE_MAX];
+	size_t n = strlen(key);
+
+	printf("%-18s", key);
+	if (json_is_integer(value) && n > 6 && strcmp(key + n - 6, "_bytes") == 0)
+		printf("%" JSON_INTEGER_FORMAT " (%s)", json_integer_value(value),
+		       text_format_size((uint64_t)json_integer_value(value), size));
+	else if (json_is_integer(value))
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_string(value))
+		printf("%s", json_string_value(value));
+	else if (json_array_size(value) == 0)
+		printf("-");
+	for (size_t i = 0; i < json_array_size(value); i++)
+		printf("%s%s", i ? " " : "", json_string_value(json_array_get(value, i)));
+	putchar('\n');
+}
+
+int cli_show(struct cli *cli, struct err *e)
+{
+	struct cat_row row;
+	json_t *object, *value;
+	const char *key;
+	char path[512];
+	int rc = cat_index_find(cli->store, cli->names[0], &row, e);
+
+	if (rc < 0)
+		return rc;
+	object = cli_row_json(&row);
+	if (!object)
+		return err_sys(e, ENOMEM, "cannot show %s", row.name);
+	snprintf(path, sizeof(path), "%s/snapshots/%s", cat_store_path(cli->store), row.name);
+	json_object_set_new(object, "path", json_string(path));
+	add_manifest(cli, &row, object);
+	if (cli->args.json)
+		return cli_print_json(object, e);
+	json_object_foreach(object, key, value) print_member(key, value);
+	json_decref(object);
+	return 0;
+}
+
+/* --- status --- */
+
+#define STATUSES (CAT_REPLACED + 1)
+
+struct totals {
+	uint64_t of[STATUSES], n, unique, stored;
+};
+
+static int add_up(void *arg, const struct cat_row *row)
+{
+	struct totals *t = arg;
+
+	t->n++;
+	if ((unsigned)row->status < STATUSES)
+		t->of[row->status]++;
+	if (row->status != CAT_MISSING) {
+		t->unique += row->unique_bytes;
+		t->stored += row->stored_bytes;
+	}
+	return 0;
+}
+
+static const char *fs_name(int fd)
+{
+	static const struct {
+		unsigned long magic;
+		const char *name;
+	} known[] = {
+		{ EXT4_SUPER_MAGIC, "ext4" },
+		{ XFS_SUPER_MAGIC, "xfs" },
+		{ BTRFS_SUPER_MAGIC, "btrfs" },
+		{ TMPFS_MAGIC, "tmpfs" },
+		{ F2FS_SUPER_MAGIC, "f2fs" },
+		{ NFS_SUPER_MAGIC, "nfs" },
+		{ OVERLAYFS_SUPER_MAGIC, "overlayfs" },
+		{ 0x2fc12fc1, "zfs" },
+		{ 0x65735546, "fuse" },
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) < 0)
+		return "unknown";
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if ((unsigned long)fs.f_type == known[i].magic)
+			return known[i].name;
+	return "unknown";
+}
+
+int cli_status(struct cli *cli, struct err *e)
+{
+	const char *health = cat_index_health(cli->store);
+	int root = cat_store_root_fd(cli->store);
+	char used[TEXT_SIZE_MAX], left[TEXT_SIZE_MAX];
+	struct statvfs fs = { 0 };
+	struct totals t = { 0 };
+	json_t *counts = json_object();
+	uint64_t free_bytes;
+	int rc = cat_index_list(cli->store, add_up, &t, e);
+
+	if (rc < 0) {
+		json_decref(counts);
+		return rc;
+	}
+	fstatvfs(root, &fs);
+	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	for (unsigned i = 0; i < STATUSES; i++)
+		json_object_set_new(counts, cat_status_word((enum cat_status)i),
+				    json_integer((json_int_t)t.of[i]));
+	if (cli->args.json)
+		return cli_print_json(
+			json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:I, s:s}", "store",
+				  cat_store_path(cli->store), "file_system", fs_name(root),
+				  "snapshots", (json_int_t)t.n, "by_status", counts, "stored_bytes",
+				  (json_int_t)t.stored, "unique_bytes", (json_int_t)t.unique,
+				  "free_bytes", (json_int_t)free_bytes, "index", health),
+			e);
+	json_decref(counts);
+	printf("store        %s\nfile system  %s\nsnapshots    %" PRIu64 "\n",
+	       cat_store_path(cli->store), fs_name(root), t.n);
+	for (unsigned i = 0; i < STATUSES; i++)
+		if (t.of[i])
+			printf("  %-11s%" PRIu64 "\n", cat_status_word((enum cat_status)i),
+			       t.of[i]);
+	printf("used         %s\nfree         %s\nindex        %s\n",
+	       text_format_size(t.stored, used), text_format_size(free_bytes, left), health);
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* The rows that publish and remove change themselves: see internal.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+
+#include "catalog/db.h"
+#include "catalog/internal.h"
+#include "catalog/rows.h"
+
+struct change {
+	const char *name, *sql;
+};
+
+static int add(struct store *store, void *arg, struct err *e)
+{
+	const struct change *c = arg;
+	struct reading r;
+	int rc = cat_reading_take(store, c->name, &r);
+
+	/* Removed again already: the next comparison sees to it. */
+	if (rc == -ENOENT)
+		return 0;
+	if (rc == 0)
+		rc = cat_db_exec(store->db, "BEGIN IMMEDIATE", e);
+	if (rc < 0)
+		return rc;
+	rc = cat_rows_change(store->db, "DELETE FROM snapshot WHERE name = ?1", c->name, e);
+	if (rc == 0)
+		rc = cat_rows_merge(store->db, &r, e);
+	return cat_db_end(store->db, rc, e);
+}
+
+int cat_index_add(struct store *store, const char *name, struct err *e)
+{
+	struct change c = { .name = name };
+
+	return cat_index_run(store, add, &c, e);
+}
+
+static int change(struct store *store, void *arg, struct err *e)
+{
+	const struct change *c = arg;
+
+	return cat_rows_change(store->db, c->sql, c->name, e);
+}
+
+int cat_index_mark_removing(struct store *store, const char *name, struct err *e)
+{
+	struct change c = { name, "UPDATE snapshot SET removing = 1 WHERE name = ?1" };
+
+	return cat_index_run(store, change, &c, e);
+}
+
+int cat_index_drop(struct store *store, const char *name, struct err *e)
+{
+	struct change c = { name,
+			    "DELETE FROM snapshot WHERE name = ?1 AND (missing OR removing)" };
+
+	return cat_index_run(store, change, &c, e);
+}

@@ -1,0 +1,130 @@
+/*
+ * What the files of catalog share and nobody else sees: the open store, and
+ * the steps that index, publisher and commands are made of.
+ *
+ * Locks are taken in this order and no other:
+ *	store.mutex -> flock of STORE/lock -> SQLite's own -> store.stamps_mutex
+ */
+#pragma once
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "catalog/index.h"
+#include "catalog/store.h"
+
+#define STORE_INDEX  "catalog.db"
+#define STORE_STAMPS "stamps.db"
+#define STORE_LOCK   "lock"
+
+#define STORE_DIR_MODE	0700
+#define STORE_FILE_MODE 0400
+
+struct store {
+	char *path; /* absolute, without symbolic links */
+	int root, snapshots;
+	int staging, trash, ram; /* -1 where the store cannot be written */
+	bool writable;
+
+	pthread_mutex_t mutex; /* guards the six below */
+	sqlite3 *db;	       /* NULL: not opened yet */
+	bool in_memory;
+	int64_t memory_until; /* CLOCK_MONOTONIC seconds: then the file is tried again */
+	dev_t db_dev;	      /* of the file that db was opened on */
+	ino_t db_ino;
+	struct timespec synced; /* mtime of snapshots/ that the rows agree with, 0: none */
+
+	pthread_mutex_t stamps_mutex; /* guards the two below */
+	sqlite3 *stamps;
+	bool stamps_tried;
+};
+
+/* As cat_store_open(), but leaves index and leftovers until they are needed. */
+int cat_store_open_bare(struct store **store, const char *path, enum cat_open how, struct err *e);
+
+/* 0, or -EROFS with words where the store cannot be written. */
+int cat_store_need_writable(const struct store *store, struct err *e);
+
+/*
+ * Takes the store's lock: LOCK_SH, or LOCK_EX to replace the index. Closing the
+ * descriptor that is returned gives it back. -ENOENT: nothing to lock (a store
+ * that cannot be written); or another negative errno.
+ */
+int cat_store_lock(const struct store *store, int how);
+
+/* --- tree.c: directories that are made, emptied, swept --- */
+
+/*
+ * Removes `name` in the directory `at`, a directory and all it holds; never
+ * follows a symbolic link. What is gone already is no failure. 0 or a negative errno.
+ */
+int cat_tree_remove(int at, const char *name);
+
+/* Makes a directory with a fresh unique name in `at` and locks it (flock): its descriptor. */
+int cat_tree_make_locked(int at, const char *prefix, char *name, size_t room);
+
+/*
+ * Removes from `at` the directories whose name starts with `prefix` and that
+ * nobody has locked, by way of `trash` (or, if that is -1, at once).
+ */
+void cat_tree_sweep(int at, const char *prefix, int trash);
+
+/* Removes what a crash left in staging and trash. */
+void cat_store_sweep(struct store *store);
+
+/* --- reading.c: one snapshot directory as a row --- */
+
+/* {inode, mtime, ctime} of manifest, state and memory: equal while none of them changed. */
+#define FINGERPRINT_WORDS 9
+
+struct reading {
+	struct cat_row row; /* status: unverified, valid (stamped) or damaged */
+	uint64_t inode;	    /* of the directory */
+	int64_t fingerprint[FINGERPRINT_WORDS];
+	bool has_manifest; /* it could be read: the row is filled in */
+};
+
+/* Without opening anything; files that are not there count as zeros. */
+void cat_reading_fingerprint(const struct store *store, const char *name,
+			     int64_t fingerprint[FINGERPRINT_WORDS]);
+
+/*
+ * Reads the directory `name` of snapshots/. A directory that is damaged or
+ * unreadable is a reading too. 0, -ENOENT (gone, or no directory) or -ENOMEM.
+ */
+int cat_reading_take(struct store *store, const char *name, struct reading *r);
+
+/* --- index.c: one operation on the index --- */
+
+typedef int (*cat_index_fn)(struct store *store, void *arg, struct err *e);
+
+/*
+ * Runs fn with the store's mutex and its shared lock held and the index open.
+ * Where fn returns -EUCLEAN (db.h) the index is moved aside, rebuilt, and fn
+ * run once more.
+ */
+int cat_index_run(struct store *store, cat_index_fn fn, void *arg, struct err *e);
+
+/* --- index_sync.c, called within cat_index_run() --- */
+
+enum cat_sync {
+	CAT_SYNC_QUICK, /* nothing if snapshots/ is unchanged; then names and inodes */
+	CAT_SYNC_FILES, /* names, inodes, and each snapshot's files (stat) */
+	CAT_SYNC_READ,	/* read every directory again */
+};
+
+/* Brings the rows in line with the directories. 0 or a negative errno. */
+int cat_index_sync(struct store *store, enum cat_sync how, struct err *e);
+
+/* The same for one name, with its files. 0 or a negative errno. */
+int cat_index_sync_one(struct store *store, const char *name, struct err *e);
+
+/* Puts the row of a snapshot that was just published in place of any of that name. */
+int cat_index_add(struct store *store, const char *name, struct err *e);
+
+/* Marks the row as being removed (a crash is then no 'missing'), or drops it. */
+int cat_index_mark_removing(struct store *store, const char *name, struct err *e);
+int cat_index_drop(struct store *store, const char *name, struct err *e);

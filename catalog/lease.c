@@ -1,0 +1,88 @@
+/*
+ * A read lease over the time that a file is hashed: see stamps.h.
+ *
+ * mtime and ctime alone do not show every write: the second and later stores
+ * to a dirty shared page change neither. The kernel refuses a read lease while
+ * the file is open for writing (a shared writable mapping keeps it open), and
+ * makes who opens it for writing wait until the lease is given back.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "catalog/stamps.h"
+
+struct lease cat_lease_take(int fd)
+{
+	struct io_fd_path path = io_fd_path(fd);
+	struct lease l = { .fd = open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK) };
+
+	if (l.fd < 0) {
+		l.refused = errno;
+		return l;
+	}
+	/* By default a break sends SIGIO, which kills; SIGURG is ignored unless asked for. */
+	if (fcntl(l.fd, F_SETSIG, SIGURG) < 0 || fcntl(l.fd, F_SETLEASE, F_RDLCK) < 0 ||
+	    fstat(l.fd, &l.st) < 0) {
+		l.refused = errno;
+		close(l.fd);
+		l.fd = -1;
+	}
+	return l;
+}
+
+void cat_lease_check(struct lease *l)
+{
+	if (l->fd >= 0 && fcntl(l->fd, F_GETLEASE) != F_RDLCK) {
+		cat_lease_drop(l);
+		l->refused = EAGAIN;
+	}
+}
+
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+bool cat_lease_unbroken(struct lease *l)
+{
+	struct stat now;
+
+	cat_lease_check(l);
+	return l->fd >= 0 && fstat(l->fd, &now) == 0 && now.st_size == l->st.st_size &&
+	       same_time(now.st_mtim, l->st.st_mtim) && same_time(now.st_ctim, l->st.st_ctim);
+}
+
+void cat_lease_drop(struct lease *l)
+{
+	if (l->fd < 0)
+		return;
+	fcntl(l->fd, F_SETLEASE, F_UNLCK);
+	close(l->fd);
+	l->fd = -1;
+}
+
+struct watched {
+	struct lease *lease;
+	struct io_progress *progress; /* may be NULL */
+};
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct watched *w = arg;
+
+	cat_lease_check(w->lease);
+	if (w->progress && w->progress->fn)
+		w->progress->fn(w->progress->arg, done, total);
+}
+
+int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress *progress,
+		     uint8_t digest[DIGEST_SIZE])
+{
+	struct watched w = { l, progress };
+	struct io_progress both = { on_progress, &w };
+
+	return digest_verity_fd(fd, size, &both, digest);
+}

@@ -1,0 +1,109 @@
+/*
+ * Saving into the store, or into any directory: the place that a snapshot is
+ * made in, and the order in which it becomes durable and visible.
+ *
+ *	RAM synced; never-written space given back; linked or copied
+ *	digests; state.bin; chmod; manifest.bin last; each file and the directory synced
+ *	renameat2(RENAME_NOREPLACE): published; both parents synced; index
+ *
+ * A kill at any point leaves a whole snapshot, or a locked directory in staging
+ * (or hidden beside the path that was asked for) that the next one sweeps away.
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/io.h"
+#include "base/text.h"
+#include "catalog/stamps.h"
+#include "catalog/store.h"
+
+/* Where a snapshot is being made and where it will be. */
+struct place {
+	char name[CAT_NAME_MAX + 1]; /* of the directory to be */
+	char *path;		     /* whole, for people; owned */
+	int parent;		     /* it will be in: owned */
+	int holder;		     /* it is being made in: owned */
+	int dir;		     /* it, locked: owned */
+	char temp[256];		     /* its name in holder */
+	bool in_store;
+};
+
+#define PLACE_NONE                                                                                 \
+	{                                                                                          \
+		.parent = -1, .holder = -1, .dir = -1                                              \
+	}
+
+/*
+ * Checks that `name` can be published, and makes a place for it: in the store,
+ * or, where the name has a '/', beside that path (store may then be NULL).
+ * 0, -EEXIST, -EINVAL or another negative errno.
+ */
+int cat_place_make(struct place *p, struct store *store, const char *name, struct err *e);
+
+/* Removes what is in the place and the place itself, unless it was published. */
+void cat_place_drop(struct place *p);
+
+/* Renames the finished directory to its name and makes that durable. 0 or a negative errno. */
+int cat_place_publish(struct place *p, struct store *store, struct err *e);
+
+/*
+ * Renames a directory to a name that is not taken: 0, -EEXIST, or another
+ * negative errno. `store` (may be NULL): its lock, where the file system
+ * cannot do that by itself.
+ */
+int cat_rename_new(int from_at, const char *from, int to_at, const char *to, struct store *store);
+
+#define SAVE_NOTICES 2
+
+/* What is saved; all of it comes from a process that may be hostile. */
+struct save {
+	struct store *store; /* NULL: none is open, nothing is stamped */
+	struct place *place;
+	int draft, state, ram; /* descriptors, the caller's */
+	bool link_ram;	       /* ram is the file that this publisher made, to be linked */
+	struct io_progress *progress;
+
+	/* what came of it */
+	uint8_t id[UUID_SIZE];
+	uint8_t manifest_digest[DIGEST_SIZE];
+	uint8_t memory_digest[DIGEST_SIZE];
+	char notice[SAVE_NOTICES][256];
+	size_t n_notice;
+	struct lease lease;    /* alive where the stamp has to wait: the caller's to drop */
+	int64_t stamp_wait_ns; /* for how long */
+};
+
+/*
+ * Publishes. On success the place is used up. On failure nothing of it is
+ * left, but the place itself, which the caller drops. 0 or a negative errno.
+ */
+int cat_save_commit(struct save *s, struct err *e);
+
+/* --- ram.c --- */
+
+/*
+ * A new RAM file of `size` bytes in the store: without a name where the file
+ * system can. Returns the writable descriptor, locked; or a negative errno.
+ */
+int cat_ram_make(struct store *store, uint64_t size, bool reserve, struct err *e);
+
+/*
+ * The RAM file at `path`, made if it is missing. An existing one that may be
+ * (part of) a snapshot is refused; else it is emptied to zeros.
+ */
+int cat_ram_open(const char *path, uint64_t size, bool reserve, struct err *e);
+
+/* Gives the space back that was reserved and never written. Failing is no harm. */
+void cat_ram_give_back(int fd);
+
+/* --- publisher.c --- */
+
+/*
+ * The publisher: answers proto/publish.proto on `sock` until the other side is
+ * gone. The store (`given` as for cat_store_locate()) is opened by the first
+ * request that needs it. 0 or a negative errno.
+ */
+int cat_publisher_serve(int sock, const char *given, struct err *e);

@@ -1,0 +1,343 @@
+/*
+ * The publisher: the one process that writes the store for a machine, so that
+ * the machine itself never needs to. What it is sent may be hostile: it says
+ * no, or publishes a directory that is what its manifest says.
+ */
+#define _GNU_SOURCE
+#include "catalog/publish.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/internal.h"
+#include "proto/publish.h"
+
+struct publisher {
+	int sock;
+	const char *given;   /* --store */
+	struct store *store; /* NULL until it is needed */
+	bool complete;	     /* index and leftovers have been seen to */
+	int ram;	     /* the RAM file that was made, read-only; -1: none */
+	struct place place;
+
+	/* A stamp that has to wait until the file's ctime is old enough. */
+	struct lease lease;
+	int64_t stamp_at_ns; /* CLOCK_MONOTONIC */
+	uint8_t memory_digest[DIGEST_SIZE], manifest_digest[DIGEST_SIZE];
+	char name[CAT_NAME_MAX + 1];
+
+	int64_t told_ns; /* when progress was last sent */
+};
+
+struct received {
+	const PublishRequest *m;
+	int *fds;
+	size_t n;
+};
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* Opens the store if it is not; what takes time only once it is written to. */
+static int need_store(struct publisher *p, enum cat_open how, struct err *e)
+{
+	auto_free char *path = NULL;
+	int rc;
+
+	if (p->store)
+		return 0;
+	rc = cat_store_locate(p->given, &path, e);
+	return rc < 0 ? rc : cat_store_open_bare(&p->store, path, how, e);
+}
+
+/* --- progress and deferred stamps --- */
+
+static void tell_progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct publisher *p = arg;
+	PublishReply reply = PUBLISH_REPLY__INIT;
+	struct pollfd out = { .fd = p->sock, .events = POLLOUT };
+	int64_t now = now_ns();
+
+	/* Who does not listen is not waited for. */
+	if (now - p->told_ns < 100000000 || poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT))
+		return;
+	p->told_ns = now;
+	reply.in_progress = 1;
+	reply.bytes_done = done;
+	reply.bytes_total = total;
+	proto_publish_send_reply(p->sock, &reply, NULL, 0);
+}
+
+static void keep_lease(struct publisher *p, const struct save *s)
+{
+	cat_lease_drop(&p->lease);
+	p->lease = s->lease;
+	p->stamp_at_ns = now_ns() + s->stamp_wait_ns;
+	memcpy(p->memory_digest, s->memory_digest, DIGEST_SIZE);
+	memcpy(p->manifest_digest, s->manifest_digest, DIGEST_SIZE);
+	memcpy(p->name, s->place->in_store ? s->place->name : "", sizeof(p->name));
+}
+
+/* Milliseconds until the stamp is due, -1 if there is none; grants what is due. */
+static int stamp_due(struct publisher *p)
+{
+	int64_t wait_ns;
+
+	if (p->lease.fd < 0)
+		return -1;
+	wait_ns = p->stamp_at_ns - now_ns();
+	if (wait_ns > 0)
+		return (int)(wait_ns / 1000000) + 1;
+	if (cat_stamp_grant(p->store, &p->lease, p->memory_digest, &wait_ns) == 0 && p->name[0])
+		cat_index_set_status(p->store, p->name, p->manifest_digest, CAT_VALID, "", NULL);
+	cat_lease_drop(&p->lease);
+	return -1;
+}
+
+/* --- requests --- */
+
+/* Keeps the new RAM file for linking, by a descriptor that cannot write it. */
+static int keep_ram(struct publisher *p, int fd, struct err *e)
+{
+	struct io_fd_path path = io_fd_path(fd);
+
+	if (p->ram >= 0)
+		close(p->ram);
+	p->ram = open(path.text, O_RDONLY | O_CLOEXEC);
+	return p->ram < 0 ? err_sys(e, errno, "cannot open the RAM file again") : 0;
+}
+
+static int on_ram(struct publisher *p, const struct received *in, PublishReply *reply,
+		  struct err *e)
+{
+	const RamRequest *r = in->m->ram;
+	auto_fd int fd = -1;
+	int rc = 0;
+
+	if (!*r->path)
+		rc = need_store(p, CAT_OPEN_CREATE, e);
+	if (rc < 0)
+		return rc;
+	fd = *r->path ? cat_ram_open(r->path, r->size, r->reserve, e)
+		      : cat_ram_make(p->store, r->size, r->reserve, e);
+	rc = fd < 0 ? fd : keep_ram(p, fd, e);
+	if (rc < 0)
+		return rc;
+	rc = proto_publish_send_reply(p->sock, reply, &fd, 1);
+	return rc < 0 ? rc : 1;
+}
+
+static int on_trust(struct publisher *p, const struct received *in, PublishReply *reply,
+		    struct err *e)
+{
+	const ProtobufCBinaryData *digest = &in->m->trust->memory_digest;
+
+	if (in->n != 1 || digest->len != DIGEST_SIZE)
+		return err_usage(e, EINVAL, "a trust request is one descriptor and one digest");
+	/* Without a store nothing was ever verified: no failure, and none is made for this. */
+	if (need_store(p, CAT_OPEN_EXISTING, NULL) == 0)
+		reply->trusted = cat_stamp_holds(p->store, in->fds[0], digest->data);
+	return 0;
+}
+
+static int complete_store(struct publisher *p, struct err *e)
+{
+	int rc = need_store(p, CAT_OPEN_CREATE, e);
+
+	if (rc == 0 && !p->complete) {
+		cat_store_sweep(p->store);
+		p->complete = true;
+	}
+	return rc;
+}
+
+static int on_save(struct publisher *p, const struct received *in, PublishReply *reply,
+		   struct err *e)
+{
+	const char *name = in->m->save->name;
+	int rc = 0;
+
+	(void)reply;
+	cat_place_drop(&p->place);
+	if (!strchr(name, '/')) {
+		rc = cat_name_check(name, e);
+		if (rc == 0)
+			rc = complete_store(p, e);
+	}
+	return rc < 0 ? rc : cat_place_make(&p->place, p->store, name, e);
+}
+
+/* True where both are the same file: what is linked must be what was made here. */
+static bool is_same(int a, int b)
+{
+	struct stat x, y;
+
+	return a >= 0 && fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+static int send_published(struct publisher *p, struct save *s, PublishReply *reply)
+{
+	char *notices[SAVE_NOTICES];
+	int rc;
+
+	for (size_t i = 0; i < s->n_notice; i++)
+		notices[i] = s->notice[i];
+	reply->notice = notices;
+	reply->n_notice = s->n_notice;
+	reply->id = (ProtobufCBinaryData){ UUID_SIZE, s->id };
+	reply->path = s->place->path;
+	rc = proto_publish_send_reply(p->sock, reply, NULL, 0);
+	/* A path may be longer than a message: then it goes without saying. */
+	if (rc == -EMSGSIZE) {
+		reply->path = (char *)(uintptr_t)protobuf_c_empty_string;
+		rc = proto_publish_send_reply(p->sock, reply, NULL, 0);
+	}
+	return rc < 0 ? rc : 1;
+}
+
+static int on_commit(struct publisher *p, const struct received *in, PublishReply *reply,
+		     struct err *e)
+{
+	struct io_progress progress = { tell_progress, p };
+	struct save s = { .store = p->store, .place = &p->place, .progress = &progress };
+	int rc;
+
+	if (p->place.dir < 0)
+		return err_usage(e, EINVAL, "nothing is being saved");
+	if (in->n != 3) {
+		cat_place_drop(&p->place);
+		return err_usage(e, EINVAL, "a commit is three descriptors, not %zu", in->n);
+	}
+	p->told_ns = now_ns();
+	s.draft = in->fds[0];
+	s.state = in->fds[1];
+	s.ram = in->fds[2];
+	s.link_ram = in->m->commit->ram_is_own && is_same(p->ram, s.ram);
+	/* The publisher's own descriptor: who sent the other decides nothing about it. */
+	if (s.link_ram)
+		s.ram = p->ram;
+	rc = cat_save_commit(&s, e);
+	if (s.lease.fd >= 0)
+		keep_lease(p, &s);
+	if (rc == 0)
+		rc = send_published(p, &s, reply);
+	cat_place_drop(&p->place);
+	return rc;
+}
+
+static int on_abort(struct publisher *p, const struct received *in, PublishReply *reply,
+		    struct err *e)
+{
+	(void)in;
+	(void)reply;
+	(void)e;
+	cat_place_drop(&p->place);
+	return 0;
+}
+
+/* Each returns 0: reply to be sent; 1: it has been sent; or a negative errno. */
+typedef int (*handler)(struct publisher *p, const struct received *in, PublishReply *reply,
+		       struct err *e);
+
+static const handler handlers[] = {
+	[PUBLISH_REQUEST__WHAT_RAM] = on_ram,	  [PUBLISH_REQUEST__WHAT_TRUST] = on_trust,
+	[PUBLISH_REQUEST__WHAT_SAVE] = on_save,	  [PUBLISH_REQUEST__WHAT_COMMIT] = on_commit,
+	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort,
+};
+
+static int answer(struct publisher *p, const struct received *in)
+{
+	PublishReply reply = PUBLISH_REPLY__INIT;
+	struct err e = { 0 };
+	unsigned what = in->m ? (unsigned)in->m->what_case : 0;
+	int rc;
+
+	if (what < sizeof(handlers) / sizeof(handlers[0]) && handlers[what])
+		rc = handlers[what](p, in, &reply, &e);
+	else
+		rc = err_usage(&e, EINVAL, "the publisher does not know this request");
+	if (rc > 0)
+		return 0;
+	if (rc < 0) {
+		if (!e.text[0])
+			err_sys(&e, -rc, "the publisher failed");
+		reply.status = e.status ? (uint32_t)e.status : STATUS_ENVIRONMENT;
+		reply.error = e.text;
+	}
+	return proto_publish_send_reply(p->sock, &reply, NULL, 0);
+}
+
+/* One request and its answer: 1, 0 at the end, or a negative errno. */
+static int serve_one(struct publisher *p)
+{
+	PublishRequest *m = NULL;
+	int fds[IO_MAX_FDS];
+	struct received in = { .fds = fds, .n = IO_MAX_FDS };
+	int rc = proto_publish_recv_request(p->sock, &m, fds, &in.n);
+
+	if (rc == 0 || (rc < 0 && rc != -EBADMSG && rc != -EMSGSIZE))
+		return rc;
+	if (rc < 0)
+		in.n = 0;
+	in.m = m;
+	rc = answer(p, &in);
+	for (size_t i = 0; i < in.n; i++)
+		close(fds[i]);
+	proto_publish_free_request(m);
+	return rc < 0 ? rc : 1;
+}
+
+static int serve(struct publisher *p)
+{
+	for (;;) {
+		struct pollfd in = { .fd = p->sock, .events = POLLIN };
+		int ready = poll(&in, 1, stamp_due(p));
+		int rc;
+
+		if (ready < 0 && errno != EINTR)
+			return -errno;
+		if (ready <= 0)
+			continue;
+		rc = serve_one(p);
+		if (rc <= 0)
+			return rc;
+	}
+}
+
+int cat_publisher_serve(int sock, const char *given, struct err *e)
+{
+	struct publisher p = {
+		.sock = sock,
+		.given = given,
+		.ram = -1,
+		.place = PLACE_NONE,
+		.lease = { .fd = -1 },
+	};
+	int rc = serve(&p);
+	int wait_ms;
+
+	cat_place_drop(&p.place);
+	while ((wait_ms = stamp_due(&p)) > 0)
+		poll(NULL, 0, wait_ms);
+	if (p.ram >= 0)
+		close(p.ram);
+	cat_store_close(p.store);
+	/* A machine that ends without a word is no failure of this program. */
+	if (rc == -EPIPE || rc == -ECONNRESET)
+		rc = 0;
+	return rc < 0 ? err_sys(e, -rc, "the publisher lost its machine") : 0;
+}

@@ -1,0 +1,158 @@
+/* One snapshot directory as a row of the index: see internal.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/internal.h"
+#include "catalog/stamps.h"
+#include "proto/snapdir.h"
+
+static const char *const fingerprinted[] = { SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_MEMORY };
+
+static int64_t nanoseconds(struct timespec t)
+{
+	/* Wraps for times no file has; only equality is asked of it. */
+	return (int64_t)((uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec);
+}
+
+void cat_reading_fingerprint(const struct store *store, const char *name,
+			     int64_t fingerprint[FINGERPRINT_WORDS])
+{
+	char path[CAT_NAME_MAX + 32];
+	struct stat st;
+
+	for (size_t i = 0; i < FINGERPRINT_WORDS / 3; i++) {
+		snprintf(path, sizeof(path), "%s/%s", name, fingerprinted[i]);
+		if (fstatat(store->snapshots, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			memset(&st, 0, sizeof(st));
+		fingerprint[3 * i] = (int64_t)st.st_ino;
+		fingerprint[3 * i + 1] = nanoseconds(st.st_mtim);
+		fingerprint[3 * i + 2] = nanoseconds(st.st_ctim);
+	}
+}
+
+/* Adds up the blocks of the regular files in fd, and of its one level below. */
+static void count_blocks(int fd, bool below, struct cat_row *row)
+{
+	auto_dir DIR *d = NULL;
+	struct dirent *entry;
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (copy >= 0)
+		d = fdopendir(copy);
+	if (!d && copy >= 0)
+		close(copy);
+	while (d && (entry = readdir(d))) {
+		struct stat st;
+		uint64_t bytes;
+
+		if (fstatat(copy, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		if (S_ISDIR(st.st_mode) && below && entry->d_name[0] != '.') {
+			auto_fd int sub = openat(copy, entry->d_name,
+						 O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+			if (sub >= 0)
+				count_blocks(sub, false, row);
+		}
+		if (!S_ISREG(st.st_mode))
+			continue;
+		bytes = (uint64_t)st.st_blocks * 512;
+		row->stored_bytes += bytes;
+		if (st.st_nlink == 1)
+			row->unique_bytes += bytes;
+	}
+}
+
+static void fill(struct cat_row *row, const struct snapdir *d)
+{
+	const SnapshotManifest *m = d->manifest;
+
+	memcpy(row->id, m->id.data, UUID_SIZE);
+	row->has_parent = m->parent_id.len == UUID_SIZE;
+	if (row->has_parent)
+		memcpy(row->parent, m->parent_id.data, UUID_SIZE);
+	row->created_seconds = m->created_at->seconds;
+	row->created_nanos = m->created_at->nanos;
+	snprintf(row->architecture, sizeof(row->architecture), "%s", m->architecture);
+	row->memory_bytes = m->memory_size_bytes;
+	row->vcpus = m->vp_count;
+	memcpy(row->manifest_digest, d->manifest_digest, DIGEST_SIZE);
+}
+
+static void set_damaged(struct cat_row *row, const struct err *e, int rc)
+{
+	row->status = CAT_DAMAGED;
+	snprintf(row->problem, sizeof(row->problem), "%.*s", (int)sizeof(row->problem) - 1,
+		 e->text[0] ? e->text : strerror(-rc));
+	/* One line: it stands in tables. */
+	for (char *p = row->problem; *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+}
+
+/* What can be said of the content without reading the memory. */
+static void judge(struct store *store, const struct snapdir *d, struct cat_row *row)
+{
+	struct err e = { 0 };
+	auto_fd int memory = proto_snapdir_open_memory(d, row->name, &e);
+	auto_free uint8_t *state = NULL;
+	int64_t when;
+	size_t len;
+	int rc;
+
+	if (memory < 0) {
+		set_damaged(row, &e, memory);
+		return;
+	}
+	when = cat_stamp_time(store, memory, d->manifest->memory_digest.data);
+	if (when == 0)
+		return;
+	rc = proto_snapdir_read_state(d, row->name, &state, &len, &e);
+	if (rc < 0) {
+		set_damaged(row, &e, rc);
+		return;
+	}
+	row->status = CAT_VALID;
+	row->verified_at = when;
+}
+
+int cat_reading_take(struct store *store, const char *name, struct reading *r)
+{
+	auto_fd int fd =
+		openat(store->snapshots, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct err e = { 0 };
+	struct snapdir d;
+	struct stat st;
+	int rc;
+
+	memset(r, 0, sizeof(*r));
+	snprintf(r->row.name, sizeof(r->row.name), "%s", name);
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
+		return -ENOENT;
+	if (fstatat(store->snapshots, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -ENOENT;
+	r->inode = st.st_ino;
+	/* Before the files are read: a change meanwhile then shows as one. */
+	cat_reading_fingerprint(store, name, r->fingerprint);
+	if (fd < 0) {
+		rc = err_sys(&e, errno, "cannot open snapshot %s", name);
+		set_damaged(&r->row, &e, rc);
+		return 0;
+	}
+	count_blocks(fd, true, &r->row);
+	rc = proto_snapdir_open_fd(&d, take_fd(&fd), name, &e);
+	if (rc < 0) {
+		set_damaged(&r->row, &e, rc);
+		return rc == -ENOMEM ? rc : 0;
+	}
+	fill(&r->row, &d);
+	r->has_manifest = true;
+	judge(store, &d, &r->row);
+	proto_snapdir_close(&d);
+	return 0;
+}

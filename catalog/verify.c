@@ -1,0 +1,96 @@
+/* One snapshot of the store, verified whole: see verify.h. */
+#define _GNU_SOURCE
+#include "catalog/verify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "catalog/internal.h"
+#include "catalog/stamps.h"
+
+static int verify_memory(struct store *store, const struct snapdir *d, const char *name, bool anew,
+			 struct io_progress *progress, struct err *e)
+{
+	const uint8_t *digest = d->manifest->memory_digest.data;
+	auto_fd int fd = proto_snapdir_open_memory(d, name, e);
+	int rc;
+
+	if (fd < 0)
+		return fd;
+	if (!anew && cat_stamp_holds(store, fd, digest))
+		return 0;
+	/* Anew means what the disk has, not what was read from it before. */
+	if (anew)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	rc = cat_stamp_verify(store, fd, d->manifest->memory_size_bytes, digest, progress, e);
+	if (rc == -EBADMSG)
+		return err_prefix(e, rc, "snapshot %s is damaged: %s", name, SNAPDIR_MEMORY);
+	return rc < 0 ? err_prefix(e, rc, "%s of snapshot %s", SNAPDIR_MEMORY, name) : 0;
+}
+
+static int verify_state(const struct snapdir *d, const char *name, struct err *e)
+{
+	auto_free uint8_t *state = NULL;
+	size_t len;
+
+	return proto_snapdir_read_state(d, name, &state, &len, e);
+}
+
+static int open_named(const struct store *store, const char *name, struct snapdir *d, struct err *e)
+{
+	int fd = openat(store->snapshots, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(e, errno, "cannot open snapshot %s", name);
+	return proto_snapdir_open_fd(d, fd, name, e);
+}
+
+static int verify_content(struct store *store, const char *name, bool anew,
+			  struct io_progress *progress, struct err *e)
+{
+	struct snapdir d;
+	int rc = open_named(store, name, &d, e);
+
+	if (rc < 0)
+		return rc;
+	rc = verify_state(&d, name, e);
+	if (rc == 0)
+		rc = verify_memory(store, &d, name, anew, progress, e);
+	proto_snapdir_close(&d);
+	return rc;
+}
+
+int cat_verify_snapshot(struct store *store, const char *name, bool anew,
+			struct io_progress *progress, struct err *e)
+{
+	struct err own = { 0 };
+	struct cat_row row;
+	int rc = cat_index_find(store, name, &row, e);
+
+	if (!e)
+		e = &own;
+	if (rc < 0)
+		return rc;
+	if (row.status == CAT_MISSING)
+		return err_refuse(e, ENOENT,
+				  "snapshot %s is missing: its directory is gone; `snapctl rm %s` "
+				  "forgets it",
+				  row.name, row.name);
+	if (row.status == CAT_REPLACED)
+		return err_refuse(e, ESTALE,
+				  "snapshot %s was replaced by another of the same name; `snapctl "
+				  "reindex --accept %s` takes it as it is now",
+				  row.name, row.name);
+	rc = verify_content(store, row.name, anew, progress, e);
+	if (rc == 0)
+		cat_index_set_status(store, row.name, row.manifest_digest, CAT_VALID, "", NULL);
+	/* What could not be read is not known to be damaged: its status stays. */
+	if (rc == -EBADMSG)
+		cat_index_set_status(store, row.name, row.manifest_digest, CAT_DAMAGED, e->text,
+				     NULL);
+	return rc;
+}
