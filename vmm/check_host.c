@@ -17,7 +17,8 @@
 
 #include "vm.h"
 
-#define PROBE_LOOPS 20000
+#define PROBE_LOOPS  20000
+#define PROBE_ROUNDS 4
 #define PROBE_AT    0x1000
 #define SLOW_MIPS   20.0 /* below, Linux takes minutes to boot */
 
@@ -36,13 +37,14 @@ static const struct {
 	{ KVM_CAP_BINARY_STATS_FD, "stats", "counting page tables" },
 };
 
-/* mov ecx, N; 1: dec ecx; jnz 1b; hlt - in 32-bit form for a real-mode start. */
+/* Real mode: count ecx down, exit by an out to a port, and again. */
 static const uint8_t probe_code[] = {
 	0x66, 0xb9, PROBE_LOOPS & 0xff, PROBE_LOOPS >> 8, 0, 0, /* mov $N, %ecx */
 	0x66, 0x49,						/* dec %ecx */
 	0x75, 0xfc,						/* jnz back */
 	0xb0, 0x01,						/* mov $1, %al */
 	0xe6, 0x80,						/* out %al, $0x80 */
+	0xeb, 0xf0,						/* jmp to the start */
 };
 
 static int64_t now_ns(void)
@@ -68,22 +70,27 @@ static int start_at_probe(const struct vm *vm)
 	return rc < 0 ? rc : kvm_ioctl(fd, KVM_SET_REGS, &regs);
 }
 
-/* Millions of instructions a second, or a negative errno. */
+/*
+ * Millions of instructions a second, or a negative errno. The first round pays
+ * for the first entry and the first page faults, and is not counted; of the
+ * others the quickest counts, for what else this host does only slows them.
+ */
 static int measure(struct vm *vm, double *mips)
 {
-	int64_t start;
 	int rc = start_at_probe(vm);
 
-	if (rc < 0)
-		return rc;
-	start = now_ns();
-	rc = kvm_ioctl(vm->vcpu[0].fd, KVM_RUN, NULL);
-	if (rc < 0)
-		return rc;
-	if (vm->vcpu[0].run->exit_reason != KVM_EXIT_IO)
-		return -EPROTO;
-	*mips = 2.0 * PROBE_LOOPS * 1000 / (double)(now_ns() - start);
-	return 0;
+	for (int round = 0; rc == 0 && round < PROBE_ROUNDS; round++) {
+		const int64_t start = now_ns();
+		double rate;
+
+		rc = kvm_ioctl(vm->vcpu[0].fd, KVM_RUN, NULL);
+		rate = 2.0 * PROBE_LOOPS * 1000 / (double)(now_ns() - start);
+		if (rc == 0 && vm->vcpu[0].run->exit_reason != KVM_EXIT_IO)
+			rc = -EPROTO;
+		if (round > 0 && rate > *mips)
+			*mips = rate;
+	}
+	return rc;
 }
 
 static int probe(const struct kvm_host *host, double *mips, struct err *e)

@@ -11,12 +11,15 @@
 
 #define STATUS_OUTPUT_FULL 0x01
 #define STATUS_SYSTEM	   0x04 /* the self-test has passed */
+#define STATUS_UNLOCKED	   0x10
 
 #define COMMAND_READ_CONTROL  0x20
 #define COMMAND_WRITE_CONTROL 0x60
 #define COMMAND_SELF_TEST     0xaa
 #define COMMAND_TEST_KEYBOARD 0xab
 #define COMMAND_WRITE_OUTPORT 0xd1
+#define COMMAND_AUX_TEST      0xa9
+#define COMMAND_AUX_LOOP      0xd3
 #define COMMAND_PULSE_RESET   0xfe
 #define OUTPORT_NOT_RESET     0x01
 
@@ -45,8 +48,12 @@ static bool take_command(struct i8042 *k, uint8_t command)
 	case COMMAND_TEST_KEYBOARD:
 		answer(k, 0x00);
 		break;
+	case COMMAND_AUX_TEST:
+		answer(k, 0x01); /* clock line stuck: there is no mouse */
+		break;
 	case COMMAND_WRITE_CONTROL:
 	case COMMAND_WRITE_OUTPORT:
+	case COMMAND_AUX_LOOP:
 		k->command = command;
 		break;
 	case COMMAND_PULSE_RESET:
@@ -62,6 +69,9 @@ static bool take_data(struct i8042 *k, uint8_t value)
 	k->command = 0;
 	if (command == COMMAND_WRITE_CONTROL)
 		k->control = value;
+	/* Answered as from the keyboard's side: a driver sees at once that there is no mouse. */
+	if (command == COMMAND_AUX_LOOP)
+		answer(k, value);
 	return command == COMMAND_WRITE_OUTPORT && !(value & OUTPORT_NOT_RESET);
 }
 
@@ -72,7 +82,7 @@ static uint8_t i8042_in(struct vdev *d, uint16_t port)
 
 	pthread_mutex_lock(&k->lock);
 	if (port == PORT_COMMAND) {
-		value = (uint8_t)(STATUS_SYSTEM | (k->output_full ? STATUS_OUTPUT_FULL : 0));
+		value = (uint8_t)(STATUS_SYSTEM | STATUS_UNLOCKED | (k->output_full ? STATUS_OUTPUT_FULL : 0));
 	} else if (port == PORT_DATA) {
 		value = k->output;
 		k->output_full = false;

@@ -23,6 +23,7 @@ static const struct {
 } vdev_table[] = {
 	{ &serial_ops, offsetof(struct machine, serial), "serial0", 0x3f8, 8, 4 },
 	{ &i8042_ops, offsetof(struct machine, keyboard), "i8042", 0x60, 5, 0 },
+	{ &rtc_ops, offsetof(struct machine, rtc), "rtc", 0x70, 2, 0 },
 };
 
 #define NDEVICES (sizeof(vdev_table) / sizeof(vdev_table[0]))
@@ -67,6 +68,7 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	chardev_init(&m->console, output);
 	serial_init(&m->serial, &m->console);
 	i8042_init(&m->keyboard);
+	rtc_init(&m->rtc);
 	for (size_t i = 0; i < NDEVICES; i++) {
 		struct vdev *d = device(m, i);
 

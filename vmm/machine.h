@@ -17,6 +17,7 @@
 #include "chardev.h"
 #include "i8042.h"
 #include "ram.h"
+#include "rtc.h"
 #include "serial.h"
 #include "vm.h"
 
@@ -64,6 +65,7 @@ struct machine {
 	struct chardev console;
 	struct serial serial;
 	struct i8042 keyboard;
+	struct rtc rtc;
 	unsigned ncpus;
 	struct cpu cpu[VM_VCPUS_MAX];
 	int event_fd; /* eventfd: a vCPU thread has posted events */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -114,16 +115,27 @@ void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level)
 	kvm_ioctl(vm->fd, KVM_IRQ_LINE, &line);
 }
 
-/* Puts the APIC id where CPUID shows it. Intel SDM 2A, CPUID, leaves 1, 0xb, 0x1f. */
-static void set_apic_id(struct kvm_cpuid2 *cpuid, unsigned id, unsigned nvcpus)
+#define CPUID_1_ECX_TSC_DEADLINE (1U << 24)
+#define CPUID_1_ECX_HYPERVISOR	 (1U << 31)
+
+/*
+ * What KVM leaves to the monitor: the APIC id where CPUID shows it (Intel SDM
+ * 2A, CPUID, leaves 1, 0xb, 0x1f); that there is a hypervisor, without which a
+ * guest does not look for kvmclock; the deadline timer of the in-kernel APIC.
+ */
+static void complete_cpuid(struct kvm_cpuid2 *cpuid, unsigned id, unsigned nvcpus, bool deadline)
 {
 	for (unsigned i = 0; i < cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *c = &cpuid->entries[i];
 
-		if (c->function == 1)
+		if (c->function == 1) {
 			c->ebx = (c->ebx & 0x0000ffff) | id << 24 | nvcpus << 16;
-		else if (c->function == 0xb || c->function == 0x1f)
+			c->ecx |= CPUID_1_ECX_HYPERVISOR;
+			if (deadline)
+				c->ecx |= CPUID_1_ECX_TSC_DEADLINE;
+		} else if (c->function == 0xb || c->function == 0x1f) {
 			c->edx = id;
+		}
 	}
 }
 
@@ -131,6 +143,8 @@ int vm_set_host_cpuid(struct vm *vm, struct err *e)
 {
 	const struct kvm_cpuid2 *host = vm->host->cpuid;
 	size_t size = sizeof(*host) + host->nent * sizeof(host->entries[0]);
+	const bool deadline =
+		ioctl(vm->host->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	auto_free struct kvm_cpuid2 *own = malloc(size);
 
 	if (!own)
@@ -139,7 +153,7 @@ int vm_set_host_cpuid(struct vm *vm, struct err *e)
 		int rc;
 
 		memcpy(own, host, size);
-		set_apic_id(own, i, vm->nvcpus);
+		complete_cpuid(own, i, vm->nvcpus, deadline);
 		rc = kvm_ioctl(vm->vcpu[i].fd, KVM_SET_CPUID2, own);
 		if (rc < 0)
 			return err_sys(e, -rc, "cannot set the CPUID of vCPU %u", i);
