@@ -38,7 +38,7 @@ struct publisher {
 
 struct received {
 	const PublishRequest *m;
-	int *fds;
+	int *fds; /* closed after the request, but those that are -1 */
 	size_t n;
 };
 
@@ -227,9 +227,12 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 	s.state = in->fds[1];
 	s.ram = in->fds[2];
 	s.link_ram = in->m->commit->ram_is_own && is_same(p->ram, s.ram);
-	/* The publisher's own descriptor: who sent the other decides nothing about it. */
-	if (s.link_ram)
+	/* The publisher's own descriptor serves; the other might even be a writable one. */
+	if (s.link_ram) {
+		close(in->fds[2]);
+		in->fds[2] = -1;
 		s.ram = p->ram;
+	}
 	rc = cat_save_commit(&s, e);
 	if (s.lease.fd >= 0)
 		keep_lease(p, &s);
@@ -266,6 +269,11 @@ static int answer(struct publisher *p, const struct received *in)
 	unsigned what = in->m ? (unsigned)in->m->what_case : 0;
 	int rc;
 
+	/*
+	 * All done, in units that mean nothing here: a message of defaults alone has
+	 * no bytes at all, and an empty packet reads as the end of the connection.
+	 */
+	reply.bytes_done = reply.bytes_total = 1;
 	if (what < sizeof(handlers) / sizeof(handlers[0]) && handlers[what])
 		rc = handlers[what](p, in, &reply, &e);
 	else
@@ -296,7 +304,8 @@ static int serve_one(struct publisher *p)
 	in.m = m;
 	rc = answer(p, &in);
 	for (size_t i = 0; i < in.n; i++)
-		close(fds[i]);
+		if (fds[i] >= 0)
+			close(fds[i]);
 	proto_publish_free_request(m);
 	return rc < 0 ? rc : 1;
 }
