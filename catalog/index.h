@@ -42,13 +42,13 @@ struct cat_row {
 	char architecture[65];
 	uint64_t memory_bytes;
 	uint32_t vcpus;
-	uint32_t layers; /* 0: flat */
+	uint32_t layers;       /* 0: flat */
 	uint64_t stored_bytes; /* of blocks, all files of the directory */
 	uint64_t unique_bytes; /* of these, in files that have no other name */
 	uint8_t manifest_digest[DIGEST_SIZE];
 	enum cat_status status;
-	char problem[512];     /* of a damaged one: file and reason */
-	int64_t verified_at;   /* Unix seconds of the last verification, 0: never */
+	char problem[512];   /* of a damaged one: file and reason */
+	int64_t verified_at; /* Unix seconds of the last verification, 0: never */
 };
 
 /* Called for each row; a nonzero return stops the walk and is returned. */
@@ -61,8 +61,8 @@ int cat_index_list(struct store *store, cat_row_fn fn, void *arg, struct err *e)
 int cat_index_find(struct store *store, const char *name, struct cat_row *row, struct err *e);
 
 /* The name of the snapshot with this id, the earliest if several. 0 or -ENOENT. */
-int cat_index_name_of(struct store *store, const uint8_t id[UUID_SIZE],
-		      char name[CAT_NAME_MAX + 1], struct err *e);
+int cat_index_name_of(struct store *store, const uint8_t id[UUID_SIZE], char name[CAT_NAME_MAX + 1],
+		      struct err *e);
 
 /* The good one (valid or unverified) with the greatest created_at, then id. 0 or -ENOENT. */
 int cat_index_latest(struct store *store, char name[CAT_NAME_MAX + 1], struct err *e);

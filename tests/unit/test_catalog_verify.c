@@ -1,0 +1,216 @@
+/* Verification and stamps. */
+#include "test_catalog_rig.h"
+
+static int flip(struct rig *r, const char *name, const char *file, off_t at)
+{
+	char path[400];
+	uint8_t byte;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/snapshots/%s/%s", r->store, name, file);
+	assert_int_equal(chmod(path, 0600), 0);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
+	return 0;
+}
+
+static void bit_flip_in_each_file_found_and_named(void **state)
+{
+	static const struct {
+		const char *file;
+		off_t at;
+	} cases[] = {
+		{ "manifest.bin", 5 },	       { "state.bin", 0 },
+		{ "memory.bin", 0 },	       { "memory.bin", 20000 },
+		{ "memory.bin", RIG_RAM - 1 },
+	};
+	struct rig *r = *state;
+	struct store *store;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct err e = { 0 };
+		struct cat_row row;
+
+		assert_int_equal(cat_verify_snapshot(store, "a", true, NULL, &e), 0);
+		rig_expect(store, "a=valid ");
+		flip(r, "a", cases[i].file, cases[i].at);
+		/* Whether or not it may trust what it knew. */
+		assert_int_equal(cat_verify_snapshot(store, "a", i % 2, NULL, &e), -EBADMSG);
+		assert_int_equal(e.status, STATUS_REFUSED);
+		assert_non_null(strstr(e.text, cases[i].file));
+		rig_expect(store, "a=damaged ");
+		assert_int_equal(cat_index_find(store, "a", &row, NULL), 0);
+		assert_non_null(strstr(row.problem, cases[i].file));
+		flip(r, "a", cases[i].file, cases[i].at);
+	}
+	cat_store_close(store);
+}
+
+static void write_after_verification_makes_it_unverified(void **state)
+{
+	struct rig *r = *state;
+	struct store *store;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	rig_expect(store, "a=valid ");
+	flip(r, "a", "memory.bin", 9);
+	rig_expect(store, "a=unverified ");
+	flip(r, "a", "memory.bin", 9);
+	rig_expect(store, "a=unverified ");
+	assert_int_equal(cat_verify_snapshot(store, "a", false, NULL, NULL), 0);
+	rig_expect(store, "a=valid ");
+	cat_store_close(store);
+}
+
+static int make_file(struct rig *r, const char *name, uint8_t digest[DIGEST_SIZE])
+{
+	uint8_t bytes[10000];
+	char path[400];
+	int fd;
+
+	memset(bytes, 0x5a, sizeof(bytes));
+	assert_int_equal(digest_verity(bytes, sizeof(bytes), digest), 0);
+	snprintf(path, sizeof(path), "%s/%s", r->dir, name);
+	fd = open(path, O_RDWR | O_CREAT, 0600);
+	assert_int_equal(io_write_full(fd, bytes, sizeof(bytes)), 0);
+	close(fd);
+	return open(path, O_RDONLY);
+}
+
+static void stamp_holds_until_write_link_or_other_digest(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = rig_open(r);
+	uint8_t digest[DIGEST_SIZE], other[DIGEST_SIZE] = { 0 };
+	int fd = make_file(r, "f", digest);
+	bool held;
+
+	assert_false(cat_stamp_holds(store, fd, digest));
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, other, NULL, NULL), -EBADMSG);
+	assert_int_equal(cat_stamp_verify(store, fd, 10001, digest, NULL, NULL), -EBADMSG);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_true(cat_stamp_holds(store, fd, digest));
+	assert_false(cat_stamp_holds(store, fd, other));
+	/* Our own link, followed; then one that is not. */
+	held = cat_stamp_holds(store, fd, digest);
+	rig_shell("cd '%s' && ln f g", r->dir);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	cat_stamp_follow(store, fd, digest, held);
+	assert_true(cat_stamp_holds(store, fd, digest));
+	rig_shell("cd '%s' && rm g", r->dir);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	cat_stamp_follow(store, fd, digest, false);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	close(fd);
+	cat_store_close(store);
+}
+
+static void stamp_refused_while_it_can_be_written(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = rig_open(r);
+	uint8_t digest[DIGEST_SIZE];
+	int fd = make_file(r, "f", digest);
+	char path[400];
+	void *map;
+	int rw;
+
+	snprintf(path, sizeof(path), "%s/f", r->dir);
+	rw = open(path, O_RDWR);
+	map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, rw, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	close(rw);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	munmap(map, 4096);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_true(cat_stamp_holds(store, fd, digest));
+	close(fd);
+	cat_store_close(store);
+}
+
+static void open_for_writing(void *arg, uint64_t done, uint64_t total)
+{
+	(void)done;
+	(void)total;
+	/* O_NONBLOCK: breaks the lease, does not wait for it. */
+	assert_int_equal(open(arg, O_RDWR | O_NONBLOCK), -1);
+	assert_int_equal(errno, EWOULDBLOCK);
+}
+
+static void stamp_refused_when_the_lease_breaks_meanwhile(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = rig_open(r);
+	uint8_t digest[DIGEST_SIZE];
+	int fd = make_file(r, "f", digest);
+	char path[400];
+	struct io_progress progress = { open_for_writing, path };
+
+	snprintf(path, sizeof(path), "%s/f", r->dir);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, &progress, NULL), 0);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	close(fd);
+	cat_store_close(store);
+}
+
+static void stamps_that_others_could_write_are_ignored(void **state)
+{
+	struct rig *r = *state;
+	struct store *store;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	rig_stop_publisher(r);
+	rig_shell("chmod 0666 '%s/stamps.db' && rm -f '%s'/catalog.db*", r->store, r->store);
+	store = rig_open(r);
+	rig_expect(store, "a=unverified ");
+	cat_store_close(store);
+	rig_shell("printf garbage > '%s/stamps.db' && chmod 0600 '%s/stamps.db'", r->store,
+		  r->store);
+	store = rig_open(r);
+	assert_int_equal(cat_verify_snapshot(store, "a", false, NULL, NULL), 0);
+	cat_store_close(store);
+	rig_shell("rm -f '%s'/catalog.db*", r->store);
+	store = rig_open(r);
+	rig_expect(store, "a=valid ");
+	cat_store_close(store);
+}
+
+static void missing_is_not_verified(void **state)
+{
+	struct rig *r = *state;
+	struct store *store;
+	struct err e = { 0 };
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	rig_shell("rm -rf '%s/snapshots/a'", r->store);
+	assert_int_equal(cat_verify_snapshot(store, "a", false, NULL, &e), -ENOENT);
+	assert_non_null(strstr(e.text, "snapctl rm a"));
+	assert_int_equal(cat_verify_snapshot(store, "b", false, NULL, &e), -ENOENT);
+	cat_store_close(store);
+}
+
+int main(void)
+{
+#define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_setup, rig_teardown)
+	const struct CMUnitTest tests[] = {
+		WITH_RIG(bit_flip_in_each_file_found_and_named),
+		WITH_RIG(write_after_verification_makes_it_unverified),
+		WITH_RIG(stamp_holds_until_write_link_or_other_digest),
+		WITH_RIG(stamp_refused_while_it_can_be_written),
+		WITH_RIG(stamp_refused_when_the_lease_breaks_meanwhile),
+		WITH_RIG(stamps_that_others_could_write_are_ignored),
+		WITH_RIG(missing_is_not_verified),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
