@@ -26,9 +26,11 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 		memcpy(c->problem, v->problem, sizeof(c->problem));
 		return;
 	}
+	/* A row of what was never readable has no digest to compare with. */
 	if (c->indexed &&
 	    (c->row.status == CAT_REPLACED ||
-	     memcmp(c->row.manifest_digest, v->dir.manifest_digest, DIGEST_SIZE) != 0)) {
+	     (c->row.status != CAT_DAMAGED && c->row.status != CAT_MISSING &&
+	      memcmp(c->row.manifest_digest, v->dir.manifest_digest, DIGEST_SIZE) != 0))) {
 		c->status = CAT_REPLACED;
 		snprintf(c->problem, sizeof(c->problem),
 			 "manifest.bin is whole but not the one that was indexed; "

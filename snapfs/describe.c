@@ -225,20 +225,17 @@ static int fill(json_t *o, const SnapshotManifest *m)
 int sfs_describe_json(const SnapshotManifest *m, char **text, size_t *len)
 {
 	json_t *o = json_object();
-	char *dump = NULL;
+	auto_free char *dump = NULL;
 	size_t n;
 
 	if (o && fill(o, m) == 0)
 		dump = json_dumps(o, JSON_INDENT(2));
 	json_decref(o);
-	if (!dump)
+	n = dump ? strlen(dump) : 0;
+	*text = dump ? malloc(n + 2) : NULL;
+	if (!*text)
 		return -ENOMEM;
-	n = strlen(dump);
-	*text = realloc(dump, n + 2);
-	if (!*text) {
-		free(dump);
-		return -ENOMEM;
-	}
+	memcpy(*text, dump, n);
 	memcpy(*text + n, "\n", 2);
 	*len = n + 1;
 	return 0;

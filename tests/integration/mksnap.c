@@ -1,0 +1,273 @@
+/*
+ * mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID]]: makes a snapshot without a
+ * machine. Plays vmm's side of proto/publish.proto towards `snapctl publish`,
+ * with a sparse RAM file of pseudo-random bytes. Prints the snapshot's id.
+ *
+ * snapctl is $BIN/snapctl, else the one beside this program's folder.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/text.h"
+#include "proto/manifest.h"
+#include "proto/publish.h"
+#include "proto/state.h"
+
+#define CHUNK 65536 /* bytes; one of three holds data, the others are holes */
+
+extern char **environ;
+
+struct job {
+	const char *store, *name;
+	uint64_t size; /* bytes */
+	uint64_t seed;
+	uint8_t parent[UUID_SIZE];
+	size_t parent_len;
+};
+
+static int die(const char *what)
+{
+	fprintf(stderr, "mksnap: %s\n", what);
+	exit(1);
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+	/* xorshift64*: the same seed gives the same RAM. */
+	*state ^= *state >> 12;
+	*state ^= *state << 25;
+	*state ^= *state >> 27;
+	return *state * 0x2545f4914f6cdd1d;
+}
+
+static int start_publisher(const char *store, pid_t *pid)
+{
+	char self[PATH_MAX] = { 0 }, snapctl[PATH_MAX + 32];
+	const char *bin = getenv("BIN");
+	char *argv[] = { "snapctl", "--store", (char *)(uintptr_t)store, "publish", "--fd",
+			 "3",	    NULL };
+	posix_spawn_file_actions_t actions;
+	int pair[2], theirs;
+
+	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		die("cannot start");
+	if (bin)
+		snprintf(snapctl, sizeof(snapctl), "%s/snapctl", bin);
+	else
+		snprintf(snapctl, sizeof(snapctl), "%s/../bin/snapctl", dirname(self));
+	posix_spawn_file_actions_init(&actions);
+	/* dup2 to itself would keep close-on-exec: go by a number that is not 3. */
+	theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, 10);
+	posix_spawn_file_actions_adddup2(&actions, theirs, 3);
+	if (posix_spawn(pid, snapctl, &actions, NULL, argv, environ) != 0)
+		die("cannot start snapctl");
+	posix_spawn_file_actions_destroy(&actions);
+	close(theirs);
+	close(pair[1]);
+	return pair[0];
+}
+
+/*
+ * The next reply. One that says nothing but 'done' is an empty message, which
+ * looks like the end: only a hangup is one.
+ */
+static PublishReply *next_reply(int sock, int *fds, size_t *nfds)
+{
+	uint8_t buf[PUBLISH_MAX];
+	struct pollfd p = { .fd = sock };
+	ssize_t len = io_recv_msg(sock, buf, sizeof(buf), fds, nfds);
+
+	if (len < 0 || (len == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP)))
+		die("the publisher is gone");
+	return publish_reply__unpack(NULL, (size_t)len, buf);
+}
+
+/* Sends a request and takes the last reply to it; ends the program on a failure. */
+static PublishReply *ask(int sock, const PublishRequest *m, const int *fds, size_t nfds, int *fd)
+{
+	PublishReply *reply = NULL;
+	int got[IO_MAX_FDS];
+	size_t n;
+
+	if (proto_publish_send_request(sock, m, fds, nfds) < 0)
+		die("the publisher takes no request");
+	do {
+		if (reply)
+			proto_publish_free_reply(reply);
+		n = IO_MAX_FDS;
+		reply = next_reply(sock, got, &n);
+		if (!reply)
+			die("the publisher answers nonsense");
+	} while (reply->in_progress);
+	if (reply->status)
+		die(reply->error);
+	if (fd)
+		*fd = n == 1 ? got[0] : die("no descriptor came");
+	return reply;
+}
+
+/* The store's RAM file, filled; read-only by now. */
+static int make_ram(int sock, const struct job *job)
+{
+	RamRequest ram = RAM_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	uint64_t state = job->seed * 2 + 1;
+	static uint64_t chunk[CHUNK / sizeof(uint64_t)];
+	struct io_fd_path path;
+	int fd, frozen;
+
+	ram.size = job->size;
+	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
+	m.ram = &ram;
+	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
+	for (uint64_t at = 0; at + CHUNK <= job->size; at += 3 * CHUNK) {
+		for (size_t i = 0; i < sizeof(chunk) / sizeof(*chunk); i++)
+			chunk[i] = next_random(&state);
+		if (io_pwrite_full(fd, chunk, sizeof(chunk), at) < 0)
+			die("cannot write the RAM");
+	}
+	path = io_fd_path(fd);
+	frozen = open(path.text, O_RDONLY | O_CLOEXEC);
+	close(fd);
+	return frozen;
+}
+
+/* A file in memory with these bytes, which it frees. */
+static int in_memory(uint8_t *buf, size_t len)
+{
+	int fd = memfd_create("mksnap", MFD_CLOEXEC);
+
+	if (fd < 0 || io_pwrite_full(fd, buf, len, 0) < 0)
+		die("cannot make a memfd");
+	free(buf);
+	return fd;
+}
+
+static int make_state(void)
+{
+	KvmState kvm = KVM_STATE__INIT;
+	VcpuState vcpu = VCPU_STATE__INIT;
+	VcpuState *vcpus[] = { &vcpu };
+	VmState state = VM_STATE__INIT;
+	uint8_t *buf, regs[9000];
+	size_t len;
+
+	/* Of more than two pages, so that its Merkle tree has a level. */
+	memset(regs, 0x5a, sizeof(regs));
+	kvm.version = 1;
+	vcpu.version = 1;
+	vcpu.xsave = (ProtobufCBinaryData){ sizeof(regs), regs };
+	state.version = STATE_VERSION;
+	state.kvm = &kvm;
+	state.n_vcpu = 1;
+	state.vcpu = vcpus;
+	if (proto_state_encode(&state, &buf, &len, NULL) < 0)
+		die("cannot encode the state");
+	return in_memory(buf, len);
+}
+
+static int make_draft(const struct job *job)
+{
+	Timestamp created = TIMESTAMP__INIT;
+	RamRange range = RAM_RANGE__INIT;
+	RamRange *ranges[] = { &range };
+	SnapshotManifest m = SNAPSHOT_MANIFEST__INIT;
+	uint8_t parent[UUID_SIZE];
+	struct timespec now;
+	uint8_t *buf;
+	size_t len;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	created.seconds = now.tv_sec;
+	created.nanos = (int32_t)now.tv_nsec;
+	range.size = job->size;
+	m.version = MANIFEST_VERSION;
+	m.created_at = &created;
+	m.clock = &created;
+	m.memory_size_bytes = job->size;
+	m.vp_count = 1;
+	m.page_size = MANIFEST_PAGE_SIZE;
+	m.architecture = MANIFEST_ARCHITECTURE;
+	m.creator = "mksnap";
+	m.n_ram = 1;
+	m.ram = ranges;
+	memcpy(parent, job->parent, sizeof(parent));
+	m.parent_id = (ProtobufCBinaryData){ job->parent_len, parent };
+	if (proto_manifest_encode(&m, &buf, &len, NULL) < 0)
+		die("cannot encode the manifest");
+	return in_memory(buf, len);
+}
+
+static void publish(int sock, const struct job *job)
+{
+	SaveRequest save = SAVE_REQUEST__INIT;
+	CommitRequest commit = COMMIT_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	char id[UUID_TEXT_MAX];
+	PublishReply *reply;
+	int ram = make_ram(sock, job);
+
+	save.name = (char *)(uintptr_t)job->name;
+	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
+	m.save = &save;
+	proto_publish_free_reply(ask(sock, &m, NULL, 0, NULL));
+	commit.ram_is_own = 1;
+	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
+	m.commit = &commit;
+	reply = ask(sock, &m, (int[]){ make_draft(job), make_state(), ram }, 3, NULL);
+	puts(uuid_format(reply->id.data, id));
+	proto_publish_free_reply(reply);
+}
+
+static size_t parse_uuid(const char *text, uint8_t id[UUID_SIZE])
+{
+	size_t n = 0;
+
+	for (; *text && n < UUID_SIZE; text++) {
+		unsigned byte;
+
+		if (*text == '-')
+			continue;
+		if (sscanf(text++, "%2x", &byte) != 1)
+			die("not an id");
+		id[n++] = (uint8_t)byte;
+	}
+	return n;
+}
+
+int main(int argc, char **argv)
+{
+	struct job job = { 0 };
+	int sock, status;
+	pid_t pid;
+
+	if (argc < 4)
+		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID]]");
+	job.store = argv[1];
+	job.name = argv[2];
+	job.size = strtoull(argv[3], NULL, 10) << 20;
+	job.seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
+	if (argc > 5)
+		job.parent_len = parse_uuid(argv[5], job.parent);
+	sock = start_publisher(job.store, &pid);
+	publish(sock, &job);
+	close(sock);
+	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		die("the publisher failed");
+	return 0;
+}
