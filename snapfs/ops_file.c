@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,15 +19,31 @@
 
 /* An open file: bytes, or the descriptor of memory.bin. */
 struct open_file {
+	/*
+	 * The open's, and one for each read: who got the last bytes may have
+	 * closed the file before the read that gave them has returned.
+	 */
+	atomic_uint refs;
 	int fd;			/* owned; -1: none */
 	uint8_t *bytes;		/* owned; NULL: none */
 	size_t len;		/* of bytes */
 	struct identity memory; /* as it was when it was found good */
 };
 
-static void free_file(struct open_file *f)
+static struct open_file *new_file(void)
 {
+	struct open_file *f = calloc(1, sizeof(*f));
+
 	if (!f)
+		return NULL;
+	atomic_init(&f->refs, 1);
+	f->fd = -1;
+	return f;
+}
+
+static void put_file(struct open_file *f)
+{
+	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
 	if (f->fd >= 0)
 		close(f->fd);
@@ -34,14 +51,14 @@ static void free_file(struct open_file *f)
 	free(f);
 }
 
-/* Answers an open with `f`, which the kernel's release frees. */
+/* Answers an open with `f`, which the kernel's release puts. */
 static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_file *f)
 {
 	fi->fh = (uintptr_t)f;
 	fi->noflush = 1;
 	/* The one who opened it may have gone: then no release comes. */
 	if (fuse_reply_open(req, fi) < 0)
-		free_file(f);
+		put_file(f);
 }
 
 /* True where the file that `name` is now is the one the node was made for. */
@@ -61,6 +78,9 @@ static int fail(struct fs *fs, const struct node *n, const struct view *v, int r
 
 	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
 		return rc;
+	/* Being removed: its files go before it does, and that is no damage. */
+	if (!sfs_snap_is_listed(n->snap, v, fs->store))
+		return -ESTALE;
 	snprintf(line, sizeof(line), "%.*s", (int)strcspn(e->text, "\n"), e->text);
 	if (rc == -EBADMSG)
 		sfs_snap_report(n->snap, v, fs->store, CAT_DAMAGED, line);
@@ -159,7 +179,7 @@ static void finish(struct memory_open *o, int rc)
 	} else {
 		fuse_reply_err(o->req, -rc);
 	}
-	free_file(o->file);
+	put_file(o->file);
 	if (o->view)
 		sfs_view_put(o->node->snap, o->view);
 	sfs_nodes_put(&o->fs->nodes, o->node);
@@ -267,12 +287,11 @@ static void open_memory(fuse_req_t req, struct node *n, const struct fuse_file_i
 		return;
 	}
 	*o = (struct memory_open){ .req = req, .fi = *fi, .fs = sfs_req_fs(req), .node = n };
-	o->file = calloc(1, sizeof(*o->file));
+	o->file = new_file();
 	if (!o->file) {
 		finish(o, -ENOMEM);
 		return;
 	}
-	o->file->fd = -1;
 	rc = prepare_memory(o);
 	if (rc < 0)
 		finish(o, rc);
@@ -295,18 +314,14 @@ void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		open_memory(req, n, fi);
 		return;
 	} else {
-		f = calloc(1, sizeof(*f));
-		rc = f ? 0 : -ENOMEM;
-		if (f) {
-			f->fd = -1;
-			rc = open_bytes(fs, n, f);
-		}
+		f = new_file();
+		rc = f ? open_bytes(fs, n, f) : -ENOMEM;
 		if (rc == 0) {
 			/* Each open has its own status: the size the kernel knows may be old. */
 			fi->direct_io = n->key.kind == NODE_STATUS;
 			reply_open(req, fi, f);
 		} else {
-			free_file(f);
+			put_file(f);
 		}
 	}
 	if (rc < 0)
@@ -328,20 +343,19 @@ static bool is_unchanged(const struct open_file *f)
 	       st.st_mtim.tv_nsec == f->memory.mtime.tv_nsec;
 }
 
-void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+static void read_bytes(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
 {
-	struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+	size_t at = (uint64_t)off < f->len ? (size_t)off : f->len;
+
+	if (size > f->len - at)
+		size = f->len - at;
+	fuse_reply_buf(req, (const char *)f->bytes + at, size);
+}
+
+static void read_memory(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
+{
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
 
-	(void)ino;
-	if (f->fd < 0) {
-		size_t at = (uint64_t)off < f->len ? (size_t)off : f->len;
-
-		if (size > f->len - at)
-			size = f->len - at;
-		fuse_reply_buf(req, (const char *)f->bytes + at, size);
-		return;
-	}
 	/* A file that became shorter would reach the guest as zeros. */
 	if (!is_unchanged(f)) {
 		fuse_reply_err(req, EIO);
@@ -351,6 +365,19 @@ void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	buf.buf[0].fd = f->fd;
 	buf.buf[0].pos = off;
 	fuse_reply_data(req, &buf, 0);
+}
+
+void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+
+	(void)ino;
+	atomic_fetch_add(&f->refs, 1);
+	if (f->fd < 0)
+		read_bytes(req, f, size, off);
+	else
+		read_memory(req, f, size, off);
+	put_file(f);
 }
 
 void sfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
@@ -382,6 +409,6 @@ void sfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct 
 void sfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	free_file((struct open_file *)(uintptr_t)fi->fh);
+	put_file((struct open_file *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }

@@ -180,19 +180,34 @@ static bool has_name(const struct snap *s, struct store *store, const char *name
 	       st.st_dev == s->stat.st_dev && st.st_ino == s->stat.st_ino;
 }
 
-int sfs_snap_row(struct snap *s, const struct view *v, struct store *store, struct cat_row *row)
+/* The name that it has in the store now. 0 or -ENOENT. */
+static int find_name(struct snap *s, const struct view *v, struct store *store,
+		     char name[CAT_NAME_MAX + 1])
+{
+	sfs_snap_name(s, name);
+	if (has_name(s, store, name))
+		return 0;
+	/* Renamed since it was looked up: its id tells the new name. */
+	if (v->dir.manifest && v->dir.manifest->id.len == UUID_SIZE &&
+	    cat_index_name_of(store, v->dir.manifest->id.data, name, NULL) == 0 &&
+	    has_name(s, store, name))
+		return 0;
+	return -ENOENT;
+}
+
+bool sfs_snap_is_listed(struct snap *s, const struct view *v, struct store *store)
 {
 	char name[CAT_NAME_MAX + 1];
 
-	sfs_snap_name(s, name);
-	if (!has_name(s, store, name)) {
-		/* Renamed since it was looked up: its id tells the new name. */
-		if (!v->dir.manifest ||
-		    cat_index_name_of(store, v->dir.manifest->id.data, name, NULL) < 0 ||
-		    !has_name(s, store, name))
-			return -ENOENT;
-	}
-	return cat_index_find(store, name, row, NULL);
+	return find_name(s, v, store, name) == 0;
+}
+
+int sfs_snap_row(struct snap *s, const struct view *v, struct store *store, struct cat_row *row)
+{
+	char name[CAT_NAME_MAX + 1];
+	int rc = find_name(s, v, store, name);
+
+	return rc < 0 ? rc : cat_index_find(store, name, row, NULL);
 }
 
 void sfs_snap_set_bad(struct snap *s, const struct identity *memory, const char *problem)

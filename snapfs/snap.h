@@ -72,6 +72,9 @@ struct view *sfs_snap_view(struct snap *s);
 struct view *sfs_view_get(struct snap *s, struct view *v);
 void sfs_view_put(struct snap *s, struct view *v); /* v may be NULL */
 
+/* True where the store has this very directory among its snapshots, by whatever name. */
+bool sfs_snap_is_listed(struct snap *s, const struct view *v, struct store *store);
+
 /*
  * The index's row of this very directory, whatever its name is now; 0,
  * -ENOENT (not indexed under any name), or another negative errno.

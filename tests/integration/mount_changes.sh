@@ -39,7 +39,7 @@ done
 "$TOOLS/mksnap" "$STORE" two 1 2 >/dev/null
 sum=$(sha256sum <"$mnt/two/memory.bin")
 (
-	cd "$mnt/two"
+	cd "$mnt/two" || exit
 	"$BIN/snapctl" rename two other
 	"$TOOLS/mksnap" "$STORE" two 1 3 >/dev/null
 	[ "$(sha256sum <memory.bin)" = "$sum" ] || fail "the open directory became another one"
@@ -47,6 +47,7 @@ sum=$(sha256sum <"$mnt/two/memory.bin")
 	grep -q '^name: *other$' status || fail "the status has the old name"
 )
 exec 5<"$mnt/two/memory.bin"
+sum=$(sha256sum <"$STORE/snapshots/two/memory.bin")
 "$BIN/snapctl" rm two
-[ "$(sha256sum <&5)" = "$(sha256sum </proc/self/fd/5)" ] || fail "a removed file cannot be read"
+[ "$(sha256sum <&5)" = "$sum" ] || fail "a removed file cannot be read on"
 exec 5<&-

@@ -24,6 +24,7 @@ created=$(sed -nE 's/.*"created_at": "([^"]+)".*/\1/p' "$mnt/base/manifest.json"
 [ "$(date -u -r "$mnt/base" +%FT%T.%NZ)" = "$created" ] || fail "the directory's time is not $created"
 
 # The numbers of a listing are those of stat, and no two are the same.
+# shellcheck disable=SC2012
 ls -ai "$mnt/base" | awk '{print $1}' | sort >"$WORK/numbers"
 [ -z "$(uniq -d "$WORK/numbers")" ] || fail "two entries have one inode number"
 # shellcheck disable=SC2012

@@ -10,8 +10,10 @@ for i in $(seq 600); do
 	cp -a "$STORE/snapshots/base" "$STORE/snapshots/a-name-that-takes-its-room-in-a-listing-$i"
 done
 mount_snapfs "$STORE" "$WORK/mnt"
+# shellcheck disable=SC2012 # ls is what is tested
 [ "$(ls "$WORK/mnt" | sort)" = "$( (ls "$STORE/snapshots"; echo latest) | sort)" ] ||
 	fail "the listing is not whole"
+# shellcheck disable=SC2010
 [ "$(ls -l "$WORK/mnt" | grep -c '^d')" -eq 601 ] || fail "the long listing is not whole"
 # rewinddir(3) and seekdir(3) through the same open directory.
 python3 - "$WORK/mnt" <<'PYTHON' || fail "seekdir"
