@@ -13,12 +13,12 @@ static void set(struct err *e, int status, const char *fmt, va_list ap)
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 }
 
-#define SET(status)                          \
-	do {                                 \
-		va_list ap;                  \
-		va_start(ap, fmt);           \
-		set(e, (status), fmt, ap);   \
-		va_end(ap);                  \
+#define SET(status)                                                                                \
+	do {                                                                                       \
+		va_list ap;                                                                        \
+		va_start(ap, fmt);                                                                 \
+		set(e, (status), fmt, ap);                                                         \
+		va_end(ap);                                                                        \
 	} while (0)
 
 int err_refuse(struct err *e, int errnum, const char *fmt, ...)
@@ -81,7 +81,7 @@ int err_prefix(struct err *e, int rc, const char *fmt, ...)
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 	va_end(ap);
 	n = strlen(e->text);
-	snprintf(e->text + n, sizeof(e->text) - n, ": %s", was);
+	snprintf(e->text + n, sizeof(e->text) - n, ": %s", *was ? was : strerror(-rc));
 	return rc;
 }
 

@@ -39,7 +39,10 @@ int err_sys(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
  */
 int err_also(struct err *e, int errnum, const char *fmt, ...) ERR_PRINTF;
 
-/* Puts "words: " in front of what is there: who was doing it. Returns rc. */
+/*
+ * Puts "words: " in front of what is there, or of the words for rc where nothing
+ * is: who was doing it. Returns rc.
+ */
 int err_prefix(struct err *e, int rc, const char *fmt, ...) ERR_PRINTF;
 
 /*

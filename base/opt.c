@@ -53,8 +53,9 @@ static int set(const struct opt *o, void *into, const char *value, struct err *e
 		return 0;
 	case OPT_SIZE:
 		if (text_parse_size(value, field) < 0)
-			return err_usage(e, EINVAL, "--%s takes a size such as 512M or 2G, not '%s'",
-					 o->name, value);
+			return err_usage(e, EINVAL,
+					 "--%s takes a size such as 512M or 2G, not '%s'", o->name,
+					 value);
 		return 0;
 	case OPT_UINT:
 		return set_uint(o, field, value, e);
@@ -64,7 +65,7 @@ static int set(const struct opt *o, void *into, const char *value, struct err *e
 	return -EINVAL;
 }
 
-/* Makes getopt's two tables from ours. Value of a long option: 256 + index. */
+/* Makes getopt's two tables from ours. Value of a long option: 256 + index; --help is last. */
 static int build(const struct opt *table, bool leading, struct option *longs, char *shorts)
 {
 	size_t n = 0, s = 0;
@@ -86,7 +87,8 @@ static int build(const struct opt *table, bool leading, struct option *longs, ch
 		if (table[n].type != OPT_FLAG)
 			shorts[s++] = ':';
 	}
-	longs[n++] = (struct option){ .name = "help", .val = 'h' };
+	longs[n] = (struct option){ .name = "help", .val = 256 + (int)n };
+	n++;
 	longs[n] = (struct option){ 0 };
 	shorts[s++] = 'h';
 	shorts[s] = '\0';
@@ -96,11 +98,25 @@ static int build(const struct opt *table, bool leading, struct option *longs, ch
 static const struct opt *find(const struct opt *table, int value)
 {
 	if (value >= 256)
-		return &table[value - 256];
+		return table[value - 256].name ? &table[value - 256] : NULL;
 	for (; table->name; table++)
 		if (table->letter == value)
 			return table;
 	return NULL;
+}
+
+/*
+ * What getopt did not take. optopt: 0, a long option that is unknown; a letter,
+ * which may stand within a word that optind has not passed yet; else a long
+ * option with an argument that it does not have.
+ */
+static int refuse(const char *word, struct err *e)
+{
+	if (optopt >= 256)
+		return err_usage(e, EINVAL, "option '%s' takes no argument", word);
+	if (optopt)
+		return err_usage(e, EINVAL, "unknown option '-%c'; --help lists them", optopt);
+	return err_usage(e, EINVAL, "unknown option '%s'; --help lists them", word);
 }
 
 static int parse(const struct opt *table, bool leading, void *into, int argc, char **argv,
@@ -121,8 +137,7 @@ static int parse(const struct opt *table, bool leading, void *into, int argc, ch
 		if (v == -1)
 			break;
 		if (v == '?')
-			return err_usage(e, EINVAL, "unknown option '%s'; --help lists them",
-					 argv[optind - 1]);
+			return refuse(argv[optind - 1], e);
 		if (v == ':')
 			return err_usage(e, EINVAL, "option '%s' needs an argument",
 					 argv[optind - 1]);

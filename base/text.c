@@ -62,11 +62,12 @@ char *text_format_size(uint64_t bytes, char out[TEXT_SIZE_MAX])
 	double v = (double)bytes;
 	unsigned u = 0;
 
-	while (v >= 1024 && u < 6) {
+	/* Not "1024 KiB": what rounds up to the next unit is said in that. */
+	while (v >= (u ? 1023.5 : 1024) && u < 6) {
 		v /= 1024;
 		u++;
 	}
-	if (u == 0 || v >= 100 || v == (double)(uint64_t)v)
+	if (u == 0 || v >= 99.95 || v == (double)(uint64_t)v)
 		snprintf(out, TEXT_SIZE_MAX, "%.0f %s", v, units[u]);
 	else
 		snprintf(out, TEXT_SIZE_MAX, "%.1f %s", v, units[u]);
