@@ -258,8 +258,7 @@ static int add_file(struct digest_tree *t, int fd, uint64_t size, struct io_prog
 	return 0;
 }
 
-int digest_verity_fd(int fd, uint64_t size, struct io_progress *progress,
-		     uint8_t out[DIGEST_SIZE])
+int digest_verity_fd(int fd, uint64_t size, struct io_progress *progress, uint8_t out[DIGEST_SIZE])
 {
 	off_t length = lseek(fd, 0, SEEK_END);
 	struct digest_tree t;

@@ -36,7 +36,7 @@ int digest_sha256_fd(int fd, uint8_t out[DIGEST_SIZE]);
  * memory. One thread at a time.
  */
 struct digest_tree {
-	void *md, *ctx; /* libcrypto's, owned */
+	void *md, *ctx;	 /* libcrypto's, owned */
 	uint64_t blocks; /* data blocks added */
 	uint8_t zero_leaf[DIGEST_SIZE];
 	struct {
@@ -63,5 +63,4 @@ int digest_verity(const void *buf, size_t len, uint8_t out[DIGEST_SIZE]);
  * read. `progress` may be NULL; a progress function is called every few MiB.
  * 0, -ENODATA where the file is shorter, or a negative errno.
  */
-int digest_verity_fd(int fd, uint64_t size, struct io_progress *progress,
-		     uint8_t out[DIGEST_SIZE]);
+int digest_verity_fd(int fd, uint64_t size, struct io_progress *progress, uint8_t out[DIGEST_SIZE]);

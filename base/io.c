@@ -93,7 +93,8 @@ int io_pwrite_full(int fd, const void *buf, size_t n, uint64_t off)
 int io_open_regular(int at, const char *name, uint64_t *size, struct err *e)
 {
 	/* O_NONBLOCK: opening a FIFO that somebody put there must not wait. */
-	auto_fd int fd = openat(at, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	auto_fd int fd =
+		openat(at, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 	int flags;
 
@@ -101,6 +102,8 @@ int io_open_regular(int at, const char *name, uint64_t *size, struct err *e)
 		return err_refuse(e, ENOENT, "%s is missing", name);
 	if (fd < 0 && errno == ELOOP)
 		return err_refuse(e, EINVAL, "%s is a symbolic link, not a regular file", name);
+	if (fd < 0 && errno == ENXIO) /* a socket */
+		return err_refuse(e, EINVAL, "%s is not a regular file", name);
 	if (fd < 0)
 		return err_sys(e, errno, "cannot open %s", name);
 	if (fstat(fd, &st) < 0)
@@ -126,8 +129,8 @@ int io_read_file(int at, const char *name, size_t max, uint8_t **buf, size_t *le
 	if (fd < 0)
 		return fd;
 	if (size > max)
-		return err_refuse(e, EFBIG, "%s has %llu bytes, more than the %zu it may have", name,
-				  (unsigned long long)size, max);
+		return err_refuse(e, EFBIG, "%s has %llu bytes, more than the %zu it may have",
+				  name, (unsigned long long)size, max);
 	data = malloc(size ? size : 1);
 	if (!data)
 		return err_sys(e, ENOMEM, "cannot read %s", name);
@@ -143,7 +146,8 @@ int io_read_file(int at, const char *name, size_t max, uint8_t **buf, size_t *le
 
 int io_write_file(int at, const char *name, const void *buf, size_t len, mode_t mode, struct err *e)
 {
-	auto_fd int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+	auto_fd int fd =
+		openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	int rc;
 
 	if (fd < 0)
@@ -163,6 +167,7 @@ int io_make_dirs(const char *path, mode_t mode)
 {
 	char part[PATH_MAX];
 	size_t n = strlen(path);
+	struct stat st;
 
 	if (n == 0 || n >= sizeof(part))
 		return -ENAMETOOLONG;
@@ -175,7 +180,9 @@ int io_make_dirs(const char *path, mode_t mode)
 			return -errno;
 		part[i] = path[i];
 	}
-	return 0;
+	if (stat(path, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
 }
 
 /* Copies [off, end) by the kernel where it can, else through a buffer. */

@@ -50,12 +50,12 @@ static void say(int level, const char *what, const char *fmt, va_list ap)
 		return;
 }
 
-#define SAY(level, what)                       \
-	do {                                   \
-		va_list ap;                    \
-		va_start(ap, fmt);             \
-		say((level), (what), fmt, ap); \
-		va_end(ap);                    \
+#define SAY(level, what)                                                                           \
+	do {                                                                                       \
+		va_list ap;                                                                        \
+		va_start(ap, fmt);                                                                 \
+		say((level), (what), fmt, ap);                                                     \
+		va_end(ap);                                                                        \
 	} while (0)
 
 void log_error(const char *fmt, ...)

@@ -19,12 +19,12 @@ enum opt_type {
 };
 
 struct opt {
-	const char *name;   /* without the dashes */
-	char letter;	    /* 0: none */
+	const char *name; /* without the dashes */
+	char letter;	  /* 0: none */
 	enum opt_type type;
-	size_t offset;	    /* of the field in the struct that is filled in */
-	const char *arg;    /* what the help calls the argument; OPT_CHOICE: the words */
-	const char *help;   /* one line */
+	size_t offset;	  /* of the field in the struct that is filled in */
+	const char *arg;  /* what the help calls the argument; OPT_CHOICE: the words */
+	const char *help; /* one line */
 };
 
 /*

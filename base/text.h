@@ -22,7 +22,7 @@ char *text_format_size(uint64_t bytes, char out[TEXT_SIZE_MAX]);
 char *text_format_time(int64_t seconds, int32_t nanos, char out[TEXT_TIME_MAX]);
 
 /* A UUID (RFC 9562) as 16 bytes in network order. */
-#define UUID_SIZE 16
+#define UUID_SIZE     16
 #define UUID_TEXT_MAX 37
 
 /*

@@ -81,10 +81,10 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 	if (rc < 0)
 		return err_prefix(e, rc, "snapshot %s", label);
 	if (n != d->manifest->state_size)
-		return err_refuse(e, EBADMSG,
-				  "snapshot %s is damaged: %s has %zu bytes, the manifest says %llu",
-				  label, SNAPDIR_STATE, n,
-				  (unsigned long long)d->manifest->state_size);
+		return err_refuse(
+			e, EBADMSG,
+			"snapshot %s is damaged: %s has %zu bytes, the manifest says %llu", label,
+			SNAPDIR_STATE, n, (unsigned long long)d->manifest->state_size);
 	rc = digest_verity(data, n, digest);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot check %s of snapshot %s", SNAPDIR_STATE, label);
@@ -108,10 +108,11 @@ int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct
 	if (fd < 0)
 		return err_prefix(e, fd, "snapshot %s", label);
 	if (size != d->manifest->memory_size_bytes)
-		return err_refuse(e, EBADMSG,
-				  "snapshot %s is damaged: %s has %llu bytes, the manifest says %llu",
-				  label, SNAPDIR_MEMORY, (unsigned long long)size,
-				  (unsigned long long)d->manifest->memory_size_bytes);
+		return err_refuse(
+			e, EBADMSG,
+			"snapshot %s is damaged: %s has %llu bytes, the manifest says %llu", label,
+			SNAPDIR_MEMORY, (unsigned long long)size,
+			(unsigned long long)d->manifest->memory_size_bytes);
 	return take_fd(&fd);
 }
 

@@ -24,11 +24,11 @@
 #define SNAPDIR_MEMORY	 "memory.bin"
 
 struct snapdir {
-	int dirfd;	  /* owned, O_RDONLY | O_DIRECTORY */
-	struct stat stat; /* of the directory, when it was opened */
-	SnapshotManifest *manifest;		/* owned */
-	uint8_t manifest_digest[DIGEST_SIZE];	/* plain SHA-256 of the whole manifest.bin */
-	size_t manifest_size;			/* bytes */
+	int dirfd;			      /* owned, O_RDONLY | O_DIRECTORY */
+	struct stat stat;		      /* of the directory, when it was opened */
+	SnapshotManifest *manifest;	      /* owned */
+	uint8_t manifest_digest[DIGEST_SIZE]; /* plain SHA-256 of the whole manifest.bin */
+	size_t manifest_size;		      /* bytes */
 };
 
 /*
@@ -48,8 +48,8 @@ void proto_snapdir_close(struct snapdir *d);
  * The bytes of state.bin, checked against size and digest of the manifest.
  * *buf is the caller's. 0, -EBADMSG (damaged) or another negative errno.
  */
-int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t **buf,
-			     size_t *len, struct err *e);
+int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t **buf, size_t *len,
+			     struct err *e);
 
 /*
  * Opens memory.bin read-only and checks that it is a regular file of the

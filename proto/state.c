@@ -22,9 +22,8 @@ static int damaged(struct err *e, const char *why)
 
 static int newer(struct err *e, const char *part, uint32_t version)
 {
-	return err_refuse(e, EBADMSG,
-			  "state.bin has %s of version %u, this program reads up to %u", part,
-			  version, PART_VERSION);
+	return err_refuse(e, EBADMSG, "state.bin has %s of version %u, this program reads up to %u",
+			  part, version, PART_VERSION);
 }
 
 static int check_vcpus(const VmState *s, struct err *e)
@@ -49,9 +48,10 @@ static int check_devices(const VmState *s, struct err *e)
 	for (size_t i = 0; i < s->n_device; i++)
 		for (size_t j = 0; j < i; j++)
 			if (strcmp(s->device[i]->name, s->device[j]->name) == 0)
-				return err_refuse(e, EBADMSG,
-						  "state.bin is damaged: device %.64s is there twice",
-						  s->device[i]->name);
+				return err_refuse(
+					e, EBADMSG,
+					"state.bin is damaged: device %.64s is there twice",
+					s->device[i]->name);
 	return 0;
 }
 

@@ -224,9 +224,9 @@ static int enter(struct ram *ram, struct vm *vm, uint64_t rip, uint64_t rsi)
 	s.gdt.base = GDT_AT;
 	s.gdt.limit = 6 * 8 - 1;
 	s.cr3 = PAGE_TABLES;
-	s.cr4 = 0x20;	     /* PAE */
-	s.cr0 = 0x80050033;  /* PG AM WP NE ET MP PE */
-	s.efer |= 0x500;     /* LME LMA */
+	s.cr4 = 0x20;	    /* PAE */
+	s.cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
+	s.efer |= 0x500;    /* LME LMA */
 	rc = kvm_ioctl(fd, KVM_SET_SREGS, &s);
 	return rc < 0 ? rc : kvm_ioctl(fd, KVM_SET_REGS, &regs);
 }
@@ -285,9 +285,10 @@ static int too_small(const struct ram *ram, uint64_t need, struct err *e)
 {
 	char have[TEXT_SIZE_MAX], want[TEXT_SIZE_MAX];
 
-	return err_refuse(e, ENOSPC,
-			  "RAM of %s is too small for this kernel and initrd, which need more than %s",
-			  text_format_size(ram->size, have), text_format_size(need, want));
+	return err_refuse(
+		e, ENOSPC,
+		"RAM of %s is too small for this kernel and initrd, which need more than %s",
+		text_format_size(ram->size, have), text_format_size(need, want));
 }
 
 struct linux_files {
@@ -309,7 +310,8 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	    (f->initrd_size && place_initrd(&z, ram, f->initrd_size, &initrd_at) < 0))
 		return too_small(ram, z.load_address + z.init_size + f->initrd_size, e);
 	if (strlen(b->cmdline) > z.cmdline_max)
-		return err_refuse(e, EINVAL, "--cmdline is longer than the %u bytes this kernel takes",
+		return err_refuse(e, EINVAL,
+				  "--cmdline is longer than the %u bytes this kernel takes",
 				  z.cmdline_max);
 
 	memcpy(&params.hdr, f->kernel + z.header_offset,

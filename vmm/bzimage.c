@@ -4,14 +4,14 @@
 #include <errno.h>
 #include <string.h>
 
-#define HEADER_START	   0x1f1
-#define HEADER_END_BYTE	   0x201 /* the header ends this byte's value behind 0x202 */
-#define HEADER_MAGIC	   0x202
-#define HEADER_MIN_END	   0x268 /* protocol 2.12 reaches here */
-#define PROTOCOL_2_12	   0x020c
-#define LOADED_HIGH	   0x01
-#define XLF_KERNEL_64	   0x01
-#define SECTOR		   512
+#define HEADER_START	    0x1f1
+#define HEADER_END_BYTE	    0x201 /* the header ends this byte's value behind 0x202 */
+#define HEADER_MAGIC	    0x202
+#define HEADER_MIN_END	    0x268 /* protocol 2.12 reaches here */
+#define PROTOCOL_2_12	    0x020c
+#define LOADED_HIGH	    0x01
+#define XLF_KERNEL_64	    0x01
+#define SECTOR		    512
 #define DEFAULT_SETUP_SECTS 4
 
 static uint16_t get16(const uint8_t *p)

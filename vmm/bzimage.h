@@ -13,9 +13,9 @@ struct bzimage {
 	size_t header_offset, header_size; /* of the setup header in the file */
 	size_t kernel_offset, kernel_size; /* of the protected-mode part in the file */
 	uint64_t load_address;		   /* where the kernel wants to be, guest physical */
-	uint64_t init_size;		   /* bytes from there that it needs before it can look around */
-	uint64_t initrd_max;		   /* highest address a byte of the initrd may have */
-	uint32_t cmdline_max;		   /* bytes, without the NUL */
+	uint64_t init_size;   /* bytes from there that it needs before it can look around */
+	uint64_t initrd_max;  /* highest address a byte of the initrd may have */
+	uint32_t cmdline_max; /* bytes, without the NUL */
 };
 
 /*

@@ -19,8 +19,8 @@
 
 #define PROBE_LOOPS  20000
 #define PROBE_ROUNDS 4
-#define PROBE_AT    0x1000
-#define SLOW_MIPS   20.0 /* below, Linux takes minutes to boot */
+#define PROBE_AT     0x1000
+#define SLOW_MIPS    20.0 /* below, Linux takes minutes to boot */
 
 static const struct {
 	int cap;

@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 
-#define CTRL_KEY(c) ((c) & 0x1f)
+#define CTRL_KEY(c) ((c)&0x1f)
 #define BACKSPACE   0x7f
 #define PROMPT	    "vmm> "
 

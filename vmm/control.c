@@ -40,7 +40,8 @@ static void answer(void *arg, json_t *j)
 {
 	struct control_client *c = arg;
 	auto_free char *text = json_dumps(j, JSON_COMPACT);
-	struct iovec iov[2] = { { .iov_base = text }, { .iov_base = (char[]){ '\n' }, .iov_len = 1 } };
+	struct iovec iov[2] = { { .iov_base = text },
+				{ .iov_base = (char[]){ '\n' }, .iov_len = 1 } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 
 	json_decref(j);

@@ -91,8 +91,8 @@ static void on_io(struct cpu *c, struct kvm_run *run)
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size)
-		machine_port_io(c->machine, run->io.direction == KVM_EXIT_IO_OUT, run->io.port, data,
-				run->io.size);
+		machine_port_io(c->machine, run->io.direction == KVM_EXIT_IO_OUT, run->io.port,
+				data, run->io.size);
 }
 
 /*

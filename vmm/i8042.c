@@ -82,7 +82,8 @@ static uint8_t i8042_in(struct vdev *d, uint16_t port)
 
 	pthread_mutex_lock(&k->lock);
 	if (port == PORT_COMMAND) {
-		value = (uint8_t)(STATUS_SYSTEM | STATUS_UNLOCKED | (k->output_full ? STATUS_OUTPUT_FULL : 0));
+		value = (uint8_t)(STATUS_SYSTEM | STATUS_UNLOCKED |
+				  (k->output_full ? STATUS_OUTPUT_FULL : 0));
 	} else if (port == PORT_DATA) {
 		value = k->output;
 		k->output_full = false;

@@ -56,8 +56,8 @@ static int read_lists(struct kvm_host *host, struct err *e)
 {
 	int rc;
 
-	host->cpuid = calloc(1, sizeof(*host->cpuid) +
-					KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+	host->cpuid =
+		calloc(1, sizeof(*host->cpuid) + KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
 	host->msrs = calloc(1, sizeof(*host->msrs) + KVM_MSRS_MAX * sizeof(uint32_t));
 	if (!host->cpuid || !host->msrs)
 		return err_sys(e, ENOMEM, "cannot ask KVM what it offers");

@@ -250,7 +250,8 @@ void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, 
 		struct vdev *found = NULL;
 
 		for (size_t i = 0; i < NDEVICES && !found; i++)
-			if (p >= vdev_table[i].port && p - vdev_table[i].port < vdev_table[i].nports)
+			if (p >= vdev_table[i].port &&
+			    p - vdev_table[i].port < vdev_table[i].nports)
 				found = device(m, i);
 		if (found && out)
 			found->ops->out(found, (uint16_t)(p - found->port), data[b]);
@@ -320,9 +321,10 @@ static int load_device(struct vdev *d, const VmState *s, struct err *e)
 	if (!in)
 		return err_refuse(e, EINVAL, "state.bin has nothing of device %s", d->name);
 	if (in->version > d->ops->version)
-		return err_refuse(e, EINVAL,
-				  "state.bin has device %s of version %u, this program reads up to %u",
-				  d->name, in->version, d->ops->version);
+		return err_refuse(
+			e, EINVAL,
+			"state.bin has device %s of version %u, this program reads up to %u",
+			d->name, in->version, d->ops->version);
 	return d->ops->load(d, in->state.data, in->state.len, e);
 }
 
@@ -334,7 +336,8 @@ static int check_known(struct machine *m, const VmState *s, struct err *e)
 		for (size_t j = 0; j < NDEVICES; j++)
 			known |= strcmp(device(m, j)->name, s->device[i]->name) == 0;
 		if (!known)
-			return err_refuse(e, EINVAL, "state.bin has a device %.64s, which is unknown",
+			return err_refuse(e, EINVAL,
+					  "state.bin has a device %.64s, which is unknown",
 					  s->device[i]->name);
 	}
 	return 0;

@@ -300,9 +300,10 @@ static void on_fault(struct monitor *mon)
 	if (fault.address != UINT64_MAX)
 		snprintf(page, sizeof(page), "the page at guest address 0x%llx",
 			 (unsigned long long)(fault.address & ~(RAM_PAGE - 1)));
-	log_error("host-memory-fault: the host cannot give guest RAM (%s; %s). The guest is paused: "
-		  "mend the file or disk under its RAM, then `resume`",
-		  page, fault.form);
+	log_error(
+		"host-memory-fault: the host cannot give guest RAM (%s; %s). The guest is paused: "
+		"mend the file or disk under its RAM, then `resume`",
+		page, fault.form);
 }
 
 void monitor_on_machine_event(struct monitor *mon)
@@ -341,7 +342,8 @@ static void describe_members(FILE *f, json_t *object, const char *indent)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(object, key, value) {
+	json_object_foreach(object, key, value)
+	{
 		if (strcmp(key, "ok") == 0)
 			continue;
 		fprintf(f, "%s%s: ", indent, key);

@@ -13,9 +13,9 @@
 struct monitor {
 	struct machine *machine;
 	struct save save;
-	bool quit;	    /* the main loop ends */
-	int status;	    /* exit status then */
-	void *save_client;  /* whom the running save answers, NULL: nobody any more */
+	bool quit;	   /* the main loop ends */
+	int status;	   /* exit status then */
+	void *save_client; /* whom the running save answers, NULL: nobody any more */
 	void (*save_answer)(void *client, json_t *answer);
 	char save_name[256];
 };

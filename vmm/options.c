@@ -107,7 +107,9 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 	int operand, rc;
 	bool memory_given;
 
-	*o = (struct options){ .memory = not_given, .processors = no_processors, .serial = "stdio" };
+	*o = (struct options){ .memory = not_given,
+			       .processors = no_processors,
+			       .serial = "stdio" };
 	rc = opt_parse(options_table, o, argc, argv, &operand, e);
 	if (rc == -ECANCELED)
 		help();

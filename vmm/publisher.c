@@ -115,7 +115,8 @@ int publisher_failure(const PublishReply *reply, struct err *e)
 
 static int gone(struct err *e)
 {
-	return err_env(e, EPIPE, "the publisher (snapctl publish) has ended: no snapshot can be saved");
+	return err_env(e, EPIPE,
+		       "the publisher (snapctl publish) has ended: no snapshot can be saved");
 }
 
 static int send_request(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds,

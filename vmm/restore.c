@@ -46,10 +46,9 @@ static int check_options(const struct restore *r, const struct restore_options *
 	int rc = 0;
 
 	if (o->memory && o->memory != m->memory_size_bytes)
-		rc = err_also(e, EINVAL,
-			      "--memory says %llu bytes, the snapshot has %llu: leave it out",
-			      (unsigned long long)o->memory,
-			      (unsigned long long)m->memory_size_bytes);
+		rc = err_also(
+			e, EINVAL, "--memory says %llu bytes, the snapshot has %llu: leave it out",
+			(unsigned long long)o->memory, (unsigned long long)m->memory_size_bytes);
 	if (o->processors && o->processors != m->vp_count)
 		rc = err_also(e, EINVAL, "--processors says %u, the snapshot has %u: leave it out",
 			      o->processors, m->vp_count);

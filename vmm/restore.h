@@ -15,7 +15,7 @@
 
 struct restore_options {
 	const char *dir;
-	uint64_t memory;    /* --memory, 0: not given; must match */
+	uint64_t memory;     /* --memory, 0: not given; must match */
 	uint32_t processors; /* --processors, 0: not given; must match */
 	bool trust_memory;
 };

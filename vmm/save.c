@@ -228,9 +228,10 @@ static int check_quiet(struct machine *m, struct err *e)
 	unsigned holds = machine_holds(m);
 
 	if (holds & HOLD_FAULT)
-		return err_refuse(e, EBUSY,
-				  "the guest stands at a RAM page that cannot be had: mend that and "
-				  "`resume` first");
+		return err_refuse(
+			e, EBUSY,
+			"the guest stands at a RAM page that cannot be had: mend that and "
+			"`resume` first");
 	if (holds & (HOLD_RESET | HOLD_END))
 		return err_refuse(e, EAGAIN, "the guest is just being reset: try again");
 	return 0;

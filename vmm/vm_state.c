@@ -19,17 +19,17 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 
-#define PART_VERSION	1
-#define XSAVE_MAX	(1U << 20)
-#define MSR_TSC		0x10
+#define PART_VERSION	 1
+#define XSAVE_MAX	 (1U << 20)
+#define MSR_TSC		 0x10
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_BATCH	KVM_MSRS_MAX
+#define MSR_BATCH	 KVM_MSRS_MAX
 
 /* struct kvm_sregs2 is an extension of struct kvm_sregs that ends otherwise. */
-#define VCPU_PART(field_, type_, get_, set_, name_)                                          \
-	{                                                                                     \
-		.offset = offsetof(VcpuState, field_), .size = sizeof(type_), .get = (get_), \
-		.set = (set_), .name = (name_)                                                \
+#define VCPU_PART(field_, type_, get_, set_, name_)                                                \
+	{                                                                                          \
+		.offset = offsetof(VcpuState, field_), .size = sizeof(type_), .get = (get_),       \
+		.set = (set_), .name = (name_)                                                     \
 	}
 
 struct part {
@@ -49,8 +49,8 @@ static const struct part vcpu_parts[] = {
 	VCPU_PART(lapic, struct kvm_lapic_state, KVM_GET_LAPIC, KVM_SET_LAPIC, "local APIC"),
 };
 
-static const struct part vcpu_events =
-	VCPU_PART(events, struct kvm_vcpu_events, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, "events");
+static const struct part vcpu_events = VCPU_PART(
+	events, struct kvm_vcpu_events, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, "events");
 
 static ProtobufCBinaryData *binary_at(const void *message, size_t offset)
 {
@@ -74,8 +74,9 @@ static int set_part(int fd, const struct part *p, const void *message, struct er
 	int rc;
 
 	if (in->len != p->size)
-		return err_refuse(e, EINVAL, "the saved %s have %zu bytes, this host's KVM wants %zu",
-				  p->name, in->len, p->size);
+		return err_refuse(e, EINVAL,
+				  "the saved %s have %zu bytes, this host's KVM wants %zu", p->name,
+				  in->len, p->size);
 	rc = kvm_ioctl(fd, p->set, in->data);
 	if (rc < 0)
 		return err_sys(e, -rc, "this host's KVM does not take the saved %s", p->name);
@@ -319,14 +320,16 @@ static int set_tsc_khz(const struct vm *vm, int fd, uint32_t saved, struct err *
 
 	if (saved == 0 || host <= 0)
 		return 0;
-	apart = (uint64_t)(saved > (uint32_t)host ? saved - (uint32_t)host : (uint32_t)host - saved);
+	apart = (uint64_t)(saved > (uint32_t)host ? saved - (uint32_t)host
+						  : (uint32_t)host - saved);
 	if (apart * 1000000 / (uint32_t)host <= 250)
 		return 0;
 	if (!vm->host->tsc_control)
-		return err_refuse(e, ENOTSUP,
-				  "the snapshot's TSC runs at %u kHz, this host's at %d kHz, and its "
-				  "KVM cannot scale it",
-				  saved, host);
+		return err_refuse(
+			e, ENOTSUP,
+			"the snapshot's TSC runs at %u kHz, this host's at %d kHz, and its "
+			"KVM cannot scale it",
+			saved, host);
 	rc = kvm_ioctl(fd, KVM_SET_TSC_KHZ, (void *)(uintptr_t)saved);
 	return rc < 0 ? err_sys(e, -rc, "cannot set the TSC to %u kHz", saved) : 0;
 }
@@ -375,8 +378,8 @@ static const struct {
 	{ { offsetof(KvmState, pic_slave), sizeof(struct kvm_irqchip), KVM_GET_IRQCHIP,
 	    KVM_SET_IRQCHIP, "second PIC" },
 	  KVM_IRQCHIP_PIC_SLAVE },
-	{ { offsetof(KvmState, ioapic), sizeof(struct kvm_irqchip), KVM_GET_IRQCHIP, KVM_SET_IRQCHIP,
-	    "IOAPIC" },
+	{ { offsetof(KvmState, ioapic), sizeof(struct kvm_irqchip), KVM_GET_IRQCHIP,
+	    KVM_SET_IRQCHIP, "IOAPIC" },
 	  KVM_IRQCHIP_IOAPIC },
 };
 
