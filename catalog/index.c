@@ -58,7 +58,8 @@ static const struct db_kind index_kind = {
 		  ") STRICT, WITHOUT ROWID;"
 		  "CREATE INDEX snapshot_by_time"
 		  " ON snapshot (created_seconds, created_nanos, id, name);"
-		  "CREATE INDEX snapshot_by_id ON snapshot (id);",
+		  "CREATE INDEX snapshot_by_id ON snapshot (id);"
+		  "CREATE INDEX snapshot_missing ON snapshot (id) WHERE missing;",
 };
 
 const char *cat_status_word(enum cat_status status)

@@ -71,31 +71,31 @@ struct page {
 /* The rows that follow the last one of the page before. */
 static int next_page(struct store *store, void *arg, struct err *e)
 {
+	static const uint8_t no_id[UUID_SIZE];
 	auto_stmt sqlite3_stmt *s = NULL;
 	struct page *p = arg;
-	struct cat_row last = p->rows[p->n ? p->n - 1 : 0];
-	static const uint8_t no_id[UUID_SIZE];
+	/* Before the first: less than any row can be. A seek, so pages do not add up. */
+	struct cat_row last = { .created_seconds = INT64_MIN, .created_nanos = -1 };
 	int rc = p->first	    ? cat_index_sync(store, CAT_SYNC_FILES, e)
 		 : store->in_memory ? cat_index_sync(store, CAT_SYNC_QUICK, e)
 				    : 0;
 
 	if (rc == 0)
-		rc = cat_db_prepare(
-			store->db,
-			"SELECT " COLUMNS "FROM snapshot s "
-			"WHERE (?5 OR (s.created_seconds, s.created_nanos, s.id, s.name)"
-			" > (?1, ?2, ?3, ?4)) ORDER BY s.created_seconds, "
-			"s.created_nanos, s.id, s.name LIMIT ?6",
-			&s, e);
+		rc = cat_db_prepare(store->db,
+				    "SELECT " COLUMNS "FROM snapshot s WHERE (s.created_seconds, "
+				    "s.created_nanos, s.id, s.name) > (?1, ?2, ?3, ?4) ORDER BY "
+				    "s.created_seconds, s.created_nanos, s.id, s.name LIMIT ?5",
+				    &s, e);
 	if (rc < 0)
 		return rc;
+	if (!p->first)
+		last = p->rows[p->n - 1];
 	sqlite3_bind_int64(s, 1, last.created_seconds);
 	sqlite3_bind_int64(s, 2, last.created_nanos);
 	sqlite3_bind_blob(s, 3, last.id, memcmp(last.id, no_id, UUID_SIZE) ? UUID_SIZE : 0,
 			  SQLITE_STATIC);
 	sqlite3_bind_text(s, 4, last.name, -1, SQLITE_STATIC);
-	sqlite3_bind_int(s, 5, p->first);
-	sqlite3_bind_int(s, 6, PAGE);
+	sqlite3_bind_int(s, 5, PAGE);
 	p->n = 0;
 	while (p->n < PAGE && (rc = cat_db_step(store->db, s, e)) == 1)
 		fill(s, &p->rows[p->n++]);
