@@ -123,13 +123,14 @@ static bool is_news(struct snap *s, const char *problem, char name[CAT_NAME_MAX 
 	return news;
 }
 
-void sfs_snap_report(struct snap *s, const struct view *v, struct store *store,
-		     enum cat_status status, const char *problem)
+void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum cat_status status,
+		     const char *problem)
 {
 	char name[CAT_NAME_MAX + 1];
 	struct cat_row row;
 	struct err e = { 0 };
 
+	atomic_store(&v->settled, false);
 	if (is_news(s, problem, name))
 		log_error("snapshot %s is %s: %s", name, cat_status_word(status), problem);
 	if (status != CAT_DAMAGED || sfs_snap_row(s, v, store, &row) < 0)

@@ -126,7 +126,7 @@ static int find_store(const char *given, char **resolved, struct err *e)
 
 static int make_plan(struct plan *p, const struct options *o, int n, char **operand, struct err *e)
 {
-	const char *store, *mountpoint;
+	const char *store = NULL, *mountpoint = NULL;
 	const char *mode = o->mode ? o->mode : p->mount.mode;
 	int rc = take_operands(o, n, operand, &store, &mountpoint, e);
 

@@ -71,8 +71,7 @@ static bool is_nodes_file(const struct node *n, const char *name)
 }
 
 /* Reports damage found by an open; what may pass is only logged. Returns the errno for it. */
-static int fail(struct fs *fs, const struct node *n, const struct view *v, int rc,
-		const struct err *e)
+static int fail(struct fs *fs, const struct node *n, struct view *v, int rc, const struct err *e)
 {
 	char line[SNAP_PROBLEM_MAX];
 
@@ -105,24 +104,27 @@ static int read_manifest(const struct node *n, const struct view *v, struct open
 }
 
 /* Neither damaged nor replaced, as far as is known without reading its files. */
-static int check_condition(struct fs *fs, const struct node *n, const struct view *v,
-			   struct condition *c)
+static int check_condition(struct fs *fs, const struct node *n, struct view *v)
 {
-	sfs_snap_condition(n->snap, v, fs->store, c);
-	/* What the index calls damaged may have been mended: its digests will tell. */
-	if (c->status != CAT_REPLACED && v->dir.manifest)
+	struct condition c;
+
+	if (atomic_load(&v->settled))
 		return 0;
-	sfs_snap_report(n->snap, v, fs->store, c->status, c->problem);
+	sfs_snap_condition(n->snap, v, fs->store, &c);
+	/* What the index calls damaged may have been mended: its digests will tell. */
+	if (c.status != CAT_REPLACED && v->dir.manifest) {
+		atomic_store(&v->settled, c.status == CAT_VALID);
+		return 0;
+	}
+	sfs_snap_report(n->snap, v, fs->store, c.status, c.problem);
 	return -EIO;
 }
 
-static int open_checked(struct fs *fs, const struct node *n, const struct view *v,
-			struct open_file *f)
+static int open_checked(struct fs *fs, const struct node *n, struct view *v, struct open_file *f)
 {
 	char name[CAT_NAME_MAX + 1];
 	struct err e = { 0 };
-	struct condition c;
-	int rc = check_condition(fs, n, v, &c);
+	int rc = check_condition(fs, n, v);
 
 	if (rc < 0)
 		return rc;
@@ -168,7 +170,6 @@ struct memory_open {
 	struct node *node;	/* held */
 	struct view *view;	/* held, may be NULL */
 	struct open_file *file; /* owned, may be NULL */
-	struct condition condition;
 };
 
 /* Answers it with rc and frees it. */
@@ -233,7 +234,7 @@ static int prepare_memory(struct memory_open *o)
 	o->view = sfs_snap_view(n->snap);
 	if (!o->view)
 		return -ENOMEM;
-	rc = check_condition(o->fs, n, o->view, &o->condition);
+	rc = check_condition(o->fs, n, o->view);
 	if (rc < 0)
 		return rc;
 	sfs_snap_name(n->snap, name);
@@ -258,7 +259,7 @@ static void serve_by_rung(struct memory_open *o)
 	case RUNG_SEALED:
 	case RUNG_STAMPED:
 		sfs_snap_serve(s, &o->file->memory);
-		if (o->condition.status != CAT_VALID)
+		if (!atomic_load(&o->view->settled))
 			sfs_snap_settle(s, o->view, o->fs->store);
 		/* Else each open would throw out the pages of running clones. */
 		o->fi.keep_cache = 1;

@@ -29,12 +29,20 @@ struct identity {
 struct identity sfs_identity_of(const struct stat *st);
 bool sfs_identity_equal(const struct identity *a, const struct identity *b);
 
-/* What the manifest of a snapshot said, or why it cannot be believed. Immutable. */
+/*
+ * What the manifest of a snapshot said, or why it cannot be believed. Immutable
+ * but for what came of asking about it.
+ */
 struct view {
 	unsigned refs;			/* guarded by the snapshot's lock */
 	struct identity manifest;	/* of manifest.bin when it was read */
 	struct snapdir dir;		/* dirfd is the snapshot's; manifest NULL: damaged */
 	char problem[SNAP_PROBLEM_MAX]; /* empty: none */
+	/*
+	 * The index has this manifest under this directory's name, and calls it
+	 * valid: opens need not ask again. Damage found later takes it back.
+	 */
+	atomic_bool settled;
 };
 
 struct snap {
@@ -112,8 +120,8 @@ void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
  * Says in the log, once, what is wrong; and keeps it in the index where it is
  * damage. `problem` names the file.
  */
-void sfs_snap_report(struct snap *s, const struct view *v, struct store *store,
-		     enum cat_status status, const char *problem);
+void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum cat_status status,
+		     const char *problem);
 
 /*
  * Memory was found good: keeps the snapshot as valid where the index does not
