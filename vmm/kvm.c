@@ -52,24 +52,16 @@ static int check_capabilities(struct kvm_host *host, struct err *e)
 	return rc;
 }
 
-static int read_lists(struct kvm_host *host, struct err *e)
+static int read_msr_list(struct kvm_host *host, struct err *e)
 {
 	int rc;
 
-	host->cpuid =
-		calloc(1, sizeof(*host->cpuid) + KVM_CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
 	host->msrs = calloc(1, sizeof(*host->msrs) + KVM_MSRS_MAX * sizeof(uint32_t));
-	if (!host->cpuid || !host->msrs)
+	if (!host->msrs)
 		return err_sys(e, ENOMEM, "cannot ask KVM what it offers");
-	host->cpuid->nent = KVM_CPUID_MAX;
-	rc = kvm_ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, host->cpuid);
-	if (rc < 0)
-		return err_sys(e, -rc, "cannot ask KVM for its CPUID");
 	host->msrs->nmsrs = KVM_MSRS_MAX;
 	rc = kvm_ioctl(host->fd, KVM_GET_MSR_INDEX_LIST, host->msrs);
-	if (rc < 0)
-		return err_sys(e, -rc, "cannot ask KVM for its list of MSRs");
-	return 0;
+	return rc < 0 ? err_sys(e, -rc, "cannot ask KVM for its list of MSRs") : 0;
 }
 
 static int open_device(struct err *e)
@@ -111,7 +103,7 @@ int kvm_host_open(struct kvm_host *host, struct err *e)
 			host->run_size = (uint32_t)rc;
 	}
 	if (rc >= 0)
-		rc = read_lists(host, e);
+		rc = read_msr_list(host, e);
 	if (rc < 0)
 		kvm_host_close(host);
 	return rc;
@@ -121,7 +113,6 @@ void kvm_host_close(struct kvm_host *host)
 {
 	if (host->fd >= 0)
 		close(host->fd);
-	free(host->cpuid);
 	free(host->msrs);
 	*host = (struct kvm_host){ .fd = -1 };
 }

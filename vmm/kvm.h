@@ -17,7 +17,6 @@ struct kvm_host {
 	int fd;		   /* /dev/kvm, owned */
 	uint32_t run_size; /* bytes of a vCPU's struct kvm_run mapping */
 	bool tsc_control;
-	struct kvm_cpuid2 *cpuid;  /* supported CPUID, owned */
 	struct kvm_msr_list *msrs; /* MSRs that KVM keeps, owned */
 };
 

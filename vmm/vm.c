@@ -139,22 +139,38 @@ static void complete_cpuid(struct kvm_cpuid2 *cpuid, unsigned id, unsigned nvcpu
 	}
 }
 
+/* What the host's KVM can show a guest: the caller's to free, NULL on failure. */
+static struct kvm_cpuid2 *supported_cpuid(const struct kvm_host *host, struct err *e)
+{
+	struct kvm_cpuid2 *cpuid =
+		calloc(1, sizeof(*cpuid) + KVM_CPUID_MAX * sizeof(cpuid->entries[0]));
+	int rc = -ENOMEM;
+
+	if (cpuid) {
+		cpuid->nent = KVM_CPUID_MAX;
+		rc = kvm_ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, cpuid);
+	}
+	if (rc == 0)
+		return cpuid;
+	free(cpuid);
+	err_sys(e, -rc, "cannot ask KVM for its CPUID");
+	return NULL;
+}
+
 int vm_set_host_cpuid(struct vm *vm, struct err *e)
 {
-	const struct kvm_cpuid2 *host = vm->host->cpuid;
-	size_t size = sizeof(*host) + host->nent * sizeof(host->entries[0]);
+	auto_free struct kvm_cpuid2 *host = supported_cpuid(vm->host, e);
 	const bool deadline =
 		ioctl(vm->host->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-	auto_free struct kvm_cpuid2 *own = malloc(size);
 
-	if (!own)
-		return err_sys(e, ENOMEM, "cannot set the vCPUs' CPUID");
+	if (!host)
+		return -EIO;
 	for (unsigned i = 0; i < vm->nvcpus; i++) {
 		int rc;
 
-		memcpy(own, host, size);
-		complete_cpuid(own, i, vm->nvcpus, deadline);
-		rc = kvm_ioctl(vm->vcpu[i].fd, KVM_SET_CPUID2, own);
+		/* Each vCPU's turn overwrites what differs from the one before. */
+		complete_cpuid(host, i, vm->nvcpus, deadline);
+		rc = kvm_ioctl(vm->vcpu[i].fd, KVM_SET_CPUID2, host);
 		if (rc < 0)
 			return err_sys(e, -rc, "cannot set the CPUID of vCPU %u", i);
 	}
