@@ -63,6 +63,11 @@ int sfs_daemon_start(struct daemon *d, bool foreground, struct err *e)
 		return await(in, child, e);
 	}
 	d->report = fds[1];
+	/* What the caller had open (a lock, a pipe) is not for a daemon to hold. */
+	take_fd(&in);
+	if (fds[1] > 3)
+		close_range(3, (unsigned)fds[1] - 1, 0);
+	close_range((unsigned)fds[1] + 1, ~0U, 0);
 	setsid();
 	return 0;
 }

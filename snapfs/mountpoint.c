@@ -201,16 +201,14 @@ static bool may_allow_other(void)
 
 int sfs_mountpoint_check_fuse(bool allow_other, struct err *e)
 {
-	bool root = geteuid() == 0;
-	auto_fd int fd = -1;
+	auto_fd int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
-	if (root)
-		fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (root ? fd < 0 : access("/dev/fuse", F_OK) < 0)
-		return err_env(e, errno,
-			       "cannot open /dev/fuse: %s; load the fuse module (modprobe fuse)",
-			       strerror(errno));
-	if (root)
+	if (fd < 0)
+		return err_env(e, errno, "cannot open /dev/fuse: %s; %s", strerror(errno),
+			       errno == EACCES || errno == EPERM
+				       ? "its mode does not let this user (0666 is usual)"
+				       : "load the fuse module (modprobe fuse)");
+	if (geteuid() == 0)
 		return 0;
 	if (!has_fusermount())
 		return err_env(e, ENOENT,

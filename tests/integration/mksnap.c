@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
-#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,21 +81,6 @@ static int start_publisher(const char *store, pid_t *pid)
 	return pair[0];
 }
 
-/*
- * The next reply. One that says nothing but 'done' is an empty message, which
- * looks like the end: only a hangup is one.
- */
-static PublishReply *next_reply(int sock, int *fds, size_t *nfds)
-{
-	uint8_t buf[PUBLISH_MAX];
-	struct pollfd p = { .fd = sock };
-	ssize_t len = io_recv_msg(sock, buf, sizeof(buf), fds, nfds);
-
-	if (len < 0 || (len == 0 && poll(&p, 1, 0) == 1 && (p.revents & POLLHUP)))
-		die("the publisher is gone");
-	return publish_reply__unpack(NULL, (size_t)len, buf);
-}
-
 /* Sends a request and takes the last reply to it; ends the program on a failure. */
 static PublishReply *ask(int sock, const PublishRequest *m, const int *fds, size_t nfds, int *fd)
 {
@@ -110,9 +94,8 @@ static PublishReply *ask(int sock, const PublishRequest *m, const int *fds, size
 		if (reply)
 			proto_publish_free_reply(reply);
 		n = IO_MAX_FDS;
-		reply = next_reply(sock, got, &n);
-		if (!reply)
-			die("the publisher answers nonsense");
+		if (proto_publish_recv_reply(sock, &reply, got, &n) != 1)
+			die("the publisher is gone");
 	} while (reply->in_progress);
 	if (reply->status)
 		die(reply->error);

@@ -15,6 +15,14 @@ for _ in 1 2 3 4 5; do
 	umount "$mnt"
 done
 
+# Nor does it hold what else its caller has open.
+exec 7<"$WORK"
+flock 7
+mount_snapfs "$STORE" "$mnt"
+exec 7<&-
+flock -n "$WORK" true || fail "the daemon holds its caller's lock"
+umount "$mnt"
+
 requires python3
 python3 - "$WORK/notify" >"$WORK/notified" <<'PYTHON' &
 import socket, sys
