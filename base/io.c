@@ -342,6 +342,8 @@ ssize_t io_recv_msg(int sock, void *buf, size_t max, int *fds, size_t *nfds)
 	do
 		r = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	while (r < 0 && errno == EINTR);
+	if (nfds)
+		*nfds = 0;
 	if (r < 0)
 		return -errno;
 	got = take_fds(&msg, fds, room);

@@ -269,11 +269,6 @@ static int answer(struct publisher *p, const struct received *in)
 	unsigned what = in->m ? (unsigned)in->m->what_case : 0;
 	int rc;
 
-	/*
-	 * All done, in units that mean nothing here: a message of defaults alone has
-	 * no bytes at all, and an empty packet reads as the end of the connection.
-	 */
-	reply.bytes_done = reply.bytes_total = 1;
 	if (what < sizeof(handlers) / sizeof(handlers[0]) && handlers[what])
 		rc = handlers[what](p, in, &reply, &e);
 	else

@@ -64,15 +64,18 @@ static int strings_hold(const SnapshotManifest *m)
 		return 0;
 	if (m->boot && strlen(m->boot->cmdline) > MANIFEST_CMDLINE_MAX)
 		return 0;
-	if (m->boot && m->boot->kernel &&
-	    (strlen(m->boot->kernel->path) > STRING_MAX ||
-	     m->boot->kernel->sha256.len != DIGEST_SIZE))
+	if (m->boot && m->boot->kernel && strlen(m->boot->kernel->path) > STRING_MAX)
 		return 0;
-	if (m->boot && m->boot->initrd &&
-	    (strlen(m->boot->initrd->path) > STRING_MAX ||
-	     m->boot->initrd->sha256.len != DIGEST_SIZE))
+	return !m->boot || !m->boot->initrd || strlen(m->boot->initrd->path) <= STRING_MAX;
+}
+
+static int digests_hold(const SnapshotManifest *m)
+{
+	if (m->boot && m->boot->kernel && m->boot->kernel->sha256.len != DIGEST_SIZE)
 		return 0;
-	return 1;
+	if (m->boot && m->boot->initrd && m->boot->initrd->sha256.len != DIGEST_SIZE)
+		return 0;
+	return m->memory_digest.len == DIGEST_SIZE && m->state_digest.len == DIGEST_SIZE;
 }
 
 static int devices_hold(const SnapshotManifest *m)
@@ -96,7 +99,7 @@ static int check_whole(const SnapshotManifest *m, struct err *e)
 				  *m->openvmm_version ? " but one of OpenVMM's" : "");
 	if (m->parent_id.len != 0 && m->parent_id.len != UUID_SIZE)
 		return damaged(e, "the parent's id has a wrong length");
-	if (m->memory_digest.len != DIGEST_SIZE || m->state_digest.len != DIGEST_SIZE)
+	if (!digests_hold(m))
 		return damaged(e, "a digest has a wrong length");
 	if (m->vm_generation.len != 0 && m->vm_generation.len != UUID_SIZE)
 		return damaged(e, "the generation ID has a wrong length");

@@ -23,8 +23,8 @@
 
 /*
  * Decodes and checks that it is whole: parsable, its own digest right, its
- * fields within their bounds, its RAM ranges consistent. Whether this program
- * or host can use it is proto_manifest_check()'s to say.
+ * fields within their bounds. Whether it makes sense and this program or host
+ * can use it is proto_manifest_check()'s to say.
  * 0, -EBADMSG (damaged) or -ENOMEM.
  */
 int proto_manifest_decode(const uint8_t *buf, size_t len, SnapshotManifest **out, struct err *e);
@@ -39,7 +39,8 @@ void proto_manifest_free(SnapshotManifest *m);
 
 /*
  * Adds (err_also) a sentence for each thing that keeps this program from
- * restoring it: version, architecture, page size, RAM size, number of vCPUs.
+ * restoring it: version, architecture, page size, RAM size and ranges, number of
+ * vCPUs.
  * 0 or -EINVAL if anything was added.
  */
 int proto_manifest_check(const SnapshotManifest *m, struct err *e);

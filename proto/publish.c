@@ -9,13 +9,37 @@
 
 #define DECODE_BUDGET (64U << 10)
 
+/*
+ * A message of defaults alone has no bytes, and an empty packet reads as the end
+ * of the connection: then a field that no message has stands there, of value 0.
+ */
+static const uint8_t nothing[] = { 15 << 3, 0 };
+
 static int send_message(int sock, const ProtobufCMessage *m, const int *fds, size_t nfds)
 {
 	uint8_t buf[PUBLISH_MAX];
+	size_t n = protobuf_c_message_get_packed_size(m);
 
-	if (protobuf_c_message_get_packed_size(m) > sizeof(buf))
+	if (n > sizeof(buf))
 		return -EMSGSIZE;
+	if (n == 0)
+		return io_send_msg(sock, nothing, sizeof(nothing), fds, nfds);
 	return io_send_msg(sock, buf, protobuf_c_message_pack(m, buf), fds, nfds);
+}
+
+static void close_all(const int *fds, size_t *nfds)
+{
+	for (size_t i = 0; nfds && i < *nfds; i++)
+		close(fds[i]);
+	if (nfds)
+		*nfds = 0;
+}
+
+static int decode(const ProtobufCMessageDescriptor *type, const uint8_t *buf, size_t len,
+		  ProtobufCMessage **m)
+{
+	*m = len > PUBLISH_MAX ? NULL : proto_unpack_bounded(type, buf, len, DECODE_BUDGET);
+	return *m ? 0 : -EBADMSG;
 }
 
 static int recv_message(int sock, const ProtobufCMessageDescriptor *type, ProtobufCMessage **m,
@@ -24,16 +48,23 @@ static int recv_message(int sock, const ProtobufCMessageDescriptor *type, Protob
 	uint8_t buf[PUBLISH_MAX];
 	ssize_t len = io_recv_msg(sock, buf, sizeof(buf), fds, nfds);
 
-	if (len <= 0)
+	if (len < 0)
 		return (int)len;
-	*m = proto_unpack_bounded(type, buf, (size_t)len, DECODE_BUDGET);
-	if (*m)
+	/* No bytes are the end, also where a hostile peer has put descriptors beside them. */
+	if (len > 0 && decode(type, buf, (size_t)len, m) == 0)
 		return 1;
-	for (size_t i = 0; nfds && i < *nfds; i++)
-		close(fds[i]);
-	if (nfds)
-		*nfds = 0;
-	return -EBADMSG;
+	close_all(fds, nfds);
+	return len ? -EBADMSG : 0;
+}
+
+int proto_publish_decode_request(const uint8_t *buf, size_t len, PublishRequest **m)
+{
+	return decode(&publish_request__descriptor, buf, len, (ProtobufCMessage **)m);
+}
+
+int proto_publish_decode_reply(const uint8_t *buf, size_t len, PublishReply **m)
+{
+	return decode(&publish_reply__descriptor, buf, len, (ProtobufCMessage **)m);
 }
 
 int proto_publish_send_request(int sock, const PublishRequest *m, const int *fds, size_t nfds)

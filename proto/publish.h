@@ -24,5 +24,9 @@ int proto_publish_send_reply(int sock, const PublishReply *m, const int *fds, si
 int proto_publish_recv_request(int sock, PublishRequest **m, int *fds, size_t *nfds);
 int proto_publish_recv_reply(int sock, PublishReply **m, int *fds, size_t *nfds);
 
+/* The bytes of one message, decoded within a bound. 0 or -EBADMSG. */
+int proto_publish_decode_request(const uint8_t *buf, size_t len, PublishRequest **m);
+int proto_publish_decode_reply(const uint8_t *buf, size_t len, PublishReply **m);
+
 void proto_publish_free_request(PublishRequest *m);
 void proto_publish_free_reply(PublishReply *m);

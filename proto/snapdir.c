@@ -37,7 +37,7 @@ static int read_manifest(struct snapdir *d, const char *label, struct err *e)
 		return err_refuse(e, ENOENT, "%s is not a snapshot: it has no %s", label,
 				  SNAPDIR_MANIFEST);
 	/* Too large, or no regular file: damaged; what the disk says stays as it is. */
-	if ((rc == -EFBIG || rc == -EINVAL) && e)
+	if (rc == -EFBIG || rc == -EINVAL)
 		return err_prefix(e, -EBADMSG, "snapshot %s", label);
 	if (rc == 0) {
 		d->manifest_size = len;

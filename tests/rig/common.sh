@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # its variables are for those who source it
+# shellcheck shell=bash disable=SC2034,SC2154 # variables of those who source it and for them
 # Shared by the rig's host-side scripts: where things are, how to stop, what to
 # skip. Source it; it starts nothing and writes nothing.
 
@@ -53,4 +53,15 @@ known_kernel() {
 # kernel_dir SERIES: the unpacked kernel's folder in the cache, fetched if need be.
 kernel_dir() {
 	"$rig_dir/fetch.sh" "$1"
+}
+
+# guest_program NAME FOLDER: where it was built, else built here, into $work.
+guest_program() {
+	local built=$2/guest-$1
+	if [ ! -x "$built" ]; then
+		need cc gcc
+		built=$work/guest-$1
+		cc -std=gnu17 -static -O2 -o "$built" "$guest_src/$1.c" >&2
+	fi
+	echo "$built"
 }

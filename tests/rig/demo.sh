@@ -1,8 +1,9 @@
 #!/bin/sh
-# The demonstration, inside the rig: the main road with a word before each step
-# and what the programs print. Its checks are few; linux-path.sh is the test.
+# The demonstration: the main road with a word before each step and what the
+# programs print. demo-rig.sh and demo-host.sh set the stage for it; its checks
+# are few, linux-path.sh is the test.
 # shellcheck source=lib.sh source-path=SCRIPTDIR
-. /rig/lib.sh
+. "${SNAPFS_STAGE:-}/rig/lib.sh"
 
 snap=$mnt/base
 
@@ -27,14 +28,14 @@ serial() {
 	grep -E '^(boot|tick|corrupt)' "$vms/$1.log" | tail -n "${2:-3}" | sed 's/^/    /'
 }
 
-echo "This machine is emulated: $(uname -r), with $(grep -o -m 1 svm /proc/cpuinfo | head -n 1)," \
-	"so /dev/kvm is the kernel's own. Times here are an emulator's, not yours."
+echo "Linux $(uname -r), KVM on a processor with $(grep -o -m 1 -w -e svm -e vmx /proc/cpuinfo | head -n 1)."
+[ -n "$stage" ] || echo "All of it runs on an emulated machine: times here are the emulator's, not yours."
 
 show "A Linux guest starts. It keeps a count and a nonce, new at every boot, in its RAM."
-set -- --kernel /boot/bzImage --initrd /boot/initrd --cmdline "$cmdline" --memory 256M --store "$store"
+set -- --kernel "$stage/boot/bzImage" --initrd "$stage/boot/initrd" --cmdline "$cmdline" --memory 256M --store "$store"
 typed vmm "$@"
 vm_start a "$@" || give_up "vmm starts"
-await 60 vm_ticked a 5 || give_up "the guest starts and counts"
+await "$long" vm_ticked a 5 || give_up "the guest starts and counts"
 serial a 6
 
 show "It is saved while it runs. RAM is not copied: the guest goes on over a private mapping."
@@ -42,7 +43,7 @@ before=$(vm_last_tick a)
 echo "vmm> save-snapshot base"
 vm_say a save-snapshot base | sed 's/^/    /'
 after=$(vm_last_tick a)
-await 20 vm_ticked a $((after + 3))
+await "$long" vm_ticked a $((after + 3))
 serial a
 check "the guest goes on" vm_ticked a $((after + 3))
 
@@ -59,7 +60,7 @@ for vm in c d; do
 	vm_start $vm --restore-snapshot "$snap" || give_up "vmm restores from the mount"
 done
 for vm in c d; do
-	await 30 vm_ticked_times $vm 5
+	await "$long" vm_ticked_times $vm 5
 	grep -E '^(boot|tick) ' "$vms/$vm.log" | head -n 3 | sed 's/^/    /'
 	check "it goes on from the frozen number, $before or the next" \
 		between $((before + 1)) "$(vm_first_tick $vm)" $((after + 2))
@@ -72,10 +73,11 @@ show "Three guests have run since, and not a byte of the snapshot has changed."
 check "the digests are the same" same "$(digests "$snap")" "$digests"
 
 show "A damaged snapshot never runs: here is a copy with one block overwritten."
-run cp -r "$snap" /store/copy
-run dd if=/dev/urandom of=/store/copy/memory.bin bs=4096 seek=5000 count=1 conv=notrunc
-run vmm --restore-snapshot /store/copy --serial none
-check "it is refused" no vmm --restore-snapshot /store/copy --serial none
+run cp -r "$snap" "$stage/store/copy"
+chmod -R u+w "$stage/store/copy"
+run dd if=/dev/urandom of="$stage/store/copy/memory.bin" bs=4096 seek=5000 count=1 conv=notrunc
+run vmm --restore-snapshot "$stage/store/copy" --serial none
+check "it is refused" no vmm --restore-snapshot "$stage/store/copy" --serial none
 
 show "What the store holds."
 run snapctl --store "$store" list
@@ -83,6 +85,6 @@ run snapctl --store "$store" list
 for vm in a c d; do
 	vm_quit $vm || not_ok "$vm quits when told"
 done
-check "the mount ends" umount "$mnt"
+check "the mount ends" fusermount3 -u "$mnt"
 echo
 finish

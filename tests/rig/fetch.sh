@@ -83,7 +83,7 @@ use_source() {
 image_of() {
 	private_apt apt-cache show --no-all-versions "$meta" 2>/dev/null |
 		sed -n 's/^Depends:.*\(linux-image-[^ ,]*-cloud-amd64\) (= \([^)]*\)).*/\1 \2/p' |
-		grep -F "linux-image-$1." | head -n 1
+		grep -m 1 -F "linux-image-$1." || true
 }
 
 # unpack DEB FOLDER: what the rig uses of an image, under names without a

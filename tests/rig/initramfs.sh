@@ -61,17 +61,6 @@ add_program() {
 	done
 }
 
-# guest_program NAME FOLDER: where it was built, else built here.
-guest_program() {
-	local built=$2/guest-$1
-	if [ ! -x "$built" ]; then
-		need cc gcc
-		built=$work/guest-$1
-		cc -std=gnu17 -static -O2 -o "$built" "$guest_src/$1.c" >&2
-	fi
-	echo "$built"
-}
-
 # pack ROOT OUT
 pack() {
 	(cd "$1" && find . -mindepth 1 -printf '%P\n' | sort | cpio -o -H newc -R 0:0 --quiet) >"$2"

@@ -3,17 +3,25 @@
 # themselves, virtual machines by name, and reading what a guest's counter
 # printed. Source it: . /rig/lib.sh
 #
+# A stage is where kernel, store and mount are: the whole file system inside the
+# rig, a folder ($SNAPFS_STAGE) where a host's own KVM is used instead.
+#
 # A machine NAME has its files in $vms: NAME.log (the guest's serial line),
 # NAME.sock (control), NAME.err (what vmm said) and NAME.pid.
 
-vms=/tmp/vm
-store=/store/s
-mnt=/mnt/snaps
+stage=${SNAPFS_STAGE:-}
+vms=$stage/tmp/vm
+store=$stage/store/s
+mnt=$stage/mnt/snaps
 mkdir -p "$vms" "$mnt"
 passed=0 failed=0
 
+# For a guest to start or to boot again: seconds are usual, but the machine that
+# emulates this one may be busy. Nothing waits longer than it must.
+long=200
+
 # What every Linux guest here is started with; $linux is several words.
-linux="--kernel /boot/bzImage --initrd /boot/initrd --store $store"
+linux="--kernel $stage/boot/bzImage --initrd $stage/boot/initrd --store $store"
 cmdline="console=ttyS0 quiet panic=-1 mitigations=off"
 
 # --- checks ---------------------------------------------------------------
@@ -32,11 +40,11 @@ not_ok() {
 check() {
 	what=$1
 	shift
-	if "$@" >/tmp/check.out 2>&1; then
+	if "$@" >"$vms/check.out" 2>&1; then
 		ok "$what"
 	else
 		not_ok "$what"
-		sed 's/^/# /' /tmp/check.out
+		sed 's/^/# /' "$vms/check.out"
 	fi
 }
 
@@ -106,7 +114,7 @@ vm_start() {
 	vmm "$@" --serial "file=$vms/$_vm.log" --control "$vms/$_vm.sock" \
 		>"$vms/$_vm.err" 2>&1 &
 	echo $! >"$vms/$_vm.pid"
-	await 60 vm_listens_or_ended "$_vm" && [ -S "$vms/$_vm.sock" ]
+	await "$long" vm_listens_or_ended "$_vm" && [ -S "$vms/$_vm.sock" ]
 }
 
 # vm_say NAME COMMAND...: prints the reply; fails unless it says "ok": true.
@@ -114,7 +122,7 @@ vm_start() {
 vm_say() {
 	_vm=$1
 	shift
-	ctl -t 120 "$vms/$_vm.sock" "$@"
+	ctl -t "$long" "$vms/$_vm.sock" "$@"
 }
 
 # vm_number NAME MEMBER: a number out of the machine's status.
@@ -131,7 +139,7 @@ vm_wait() {
 # vm_quit NAME: as a user would end it.
 vm_quit() {
 	vm_say "$1" quit >/dev/null
-	vm_wait "$1" 20
+	vm_wait "$1" "$long"
 }
 
 # --- what a guest printed -------------------------------------------------
