@@ -46,15 +46,3 @@ enum rung sfs_rung_decide(struct store *store, struct snap *s, int memory_fd,
 	memory = sfs_identity_of(&st);
 	return sfs_snap_is_bad(s, &memory, problem) ? RUNG_DAMAGED : RUNG_UNVERIFIED;
 }
-
-const char *sfs_rung_word(enum rung rung)
-{
-	static const char *const words[] = {
-		[RUNG_SEALED] = "sealed",
-		[RUNG_STAMPED] = "stamped",
-		[RUNG_UNVERIFIED] = "unverified",
-		[RUNG_DAMAGED] = "damaged",
-	};
-
-	return words[rung];
-}

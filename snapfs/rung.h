@@ -25,6 +25,3 @@ struct snap;
  */
 enum rung sfs_rung_decide(struct store *store, struct snap *s, int memory_fd,
 			  const uint8_t digest[DIGEST_SIZE]);
-
-/* "sealed", "stamped", ...: for `status` and the log. */
-const char *sfs_rung_word(enum rung rung);
