@@ -19,6 +19,7 @@ test_mounts=()
 clean_up() {
 	local status=$? pid m
 	trap - EXIT
+	set +e
 	for pid in "${test_pids[@]}"; do
 		kill -9 "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
@@ -26,7 +27,8 @@ clean_up() {
 	for m in "${test_mounts[@]}"; do
 		umount -l "$m" 2>/dev/null || fusermount3 -uz "$m" 2>/dev/null || true
 	done
-	rm -rf "$WORK"
+	# What has just been killed may still be making a file.
+	rm -rf "$WORK" 2>/dev/null || { sleep 0.2 && rm -rf "$WORK"; }
 	exit "$status"
 }
 trap clean_up EXIT
@@ -70,6 +72,23 @@ says() {
 	grep -qiF -- "$1" "$WORK/out" || {
 		cat "$WORK/out" >&2
 		fail "no word of '$1'"
+	}
+}
+
+# refused STATUS WORDS COMMAND..: it ends with this status, within 30 seconds, and
+# says why in one sentence of its own that has the words in it.
+refused() {
+	local want=$1 words=$2
+	shift 2
+	expect "$want" timeout 30 "$@"
+	says "$words"
+	[ "$(wc -l <"$WORK/out")" -eq 1 ] || {
+		cat "$WORK/out" >&2
+		fail "'$*' does not say it in one sentence"
+	}
+	grep -q "^${1##*/}: " "$WORK/out" || {
+		cat "$WORK/out" >&2
+		fail "'$*' does not say who speaks"
 	}
 }
 
@@ -120,6 +139,74 @@ wait_line() {
 last_tick() { sed -nE 's/^tick ([0-9]+) [0-9a-f]{16}$/\1/p' "$WORK/$1.serial" | tail -1; }
 first_tick() { sed -nE 's/^tick ([0-9]+) [0-9a-f]{16}$/\1/p' "$WORK/$1.serial" | head -1; }
 nonce_of() { sed -nE 's/^(boot|tick [0-9]+) ([0-9a-f]{16})$/\2/p' "$WORK/$1.serial" | sort -u; }
+
+# ticks_on NAME [N]: waits until the guest has printed N more ticks (3).
+ticks_on() {
+	local more=$(($(ticks_of "$1") + ${2:-3}))
+	until_true 20 ticked "$1" "$more" || fail "the guest of $1 does not go on"
+}
+ticks_of() { grep -Ec '^tick [0-9]+ [0-9a-f]{16}$' "$WORK/$1.serial" 2>/dev/null || true; }
+ticked() { [ "$(ticks_of "$1")" -ge "$2" ]; }
+
+# frozen_at NAME: pauses the guest and prints the number of its last tick, or of
+# the one that it is just printing: the rest of that line is the restored guest's.
+frozen_at() {
+	ctl "$1" pause >/dev/null
+	last_tick "$1"
+}
+
+# unbroken NAME..: the serial lines of these machines, one behind the other, are
+# the life of one guest: each tick once, one nonce, a boot only at the start.
+# The last line may be unfinished.
+unbroken() {
+	local name
+	for name; do cat "$WORK/$name.serial"; done | awk '
+		function check() {
+			if ($1 == "boot" && NF == 2 && seen == 0)
+				nonce = $2
+			else if ($1 == "tick" && NF == 3 && (!last || $2 == last + 1) &&
+				 (nonce == "" || $3 == nonce)) {
+				last = $2
+				nonce = $3
+			} else
+				bad = 1
+			if (bad) {
+				print "line " seen + 1 ": " $0 | "cat >&2"
+				exit 1
+			}
+			seen++
+		}
+		NR > 1 { line = $0; $0 = before; check(); $0 = line }
+		{ before = $0 }
+		END { exit bad || seen < 2 }' || fail "the serial lines of $* are not one guest's life"
+}
+
+# sums DIR: the digests of a snapshot's files.
+sums() { (cd "$1" && sha256sum manifest.bin state.bin memory.bin); }
+
+# field KEY: what a line of JSON says for this key of its outermost object.
+field() { grep -o "\"$1\":\(\"[^\"]*\"\|[^,}]*\)" | head -1 | sed 's/^[^:]*://; s/^"//; s/"$//'; }
+
+# json EXPRESSION: prints what it is in Python, with d the JSON on standard input.
+json() { python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
+
+# of_list NAME KEY: a member of a snapshot in `snapctl list`.
+of_list() {
+	"$BIN/snapctl" list --json | json "[s['$2'] for s in d if s['name'] == '$1'][0]"
+}
+
+# nothing_left STORE: no snapshot half made or half removed lies there.
+nothing_left() {
+	[ -z "$(ls -A "$1/staging" "$1/trash" | grep -v ':$')" ] || {
+		find "$1/staging" "$1/trash" >&2
+		fail "something is left in $1"
+	}
+}
+
+# ram_fd NAME: a path of the RAM file that vmm has open, also where it has no name.
+ram_fd() {
+	find "/proc/${vmm_pid[$1]}/fd" -lname "$STORE/ram/*"
+}
 
 # quit_vmm NAME: ends it in order and checks its exit status.
 quit_vmm() {
