@@ -65,6 +65,7 @@ int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode)
 		sfs_verifier_stop(fs->verifier);
 		return rc;
 	}
+	sfs_handles_init(&fs->handles);
 	if (!add_node(fs, &root, NULL, -1)) {
 		sfs_fs_destroy(fs);
 		return -ENOMEM;
@@ -72,10 +73,19 @@ int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode)
 	return 0;
 }
 
+bool sfs_fs_quiesce(struct fs *fs)
+{
+	if (fs->verifier && !sfs_verifier_stop(fs->verifier))
+		return false;
+	fs->verifier = NULL;
+	return true;
+}
+
 bool sfs_fs_destroy(struct fs *fs)
 {
-	if (!sfs_verifier_stop(fs->verifier))
+	if (!sfs_fs_quiesce(fs))
 		return false;
+	sfs_handles_destroy(&fs->handles);
 	sfs_nodes_destroy(&fs->nodes);
 	return true;
 }

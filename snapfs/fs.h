@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "catalog/store.h"
+#include "handle.h"
 #include "node.h"
 #include "snap.h"
 #include "verifier.h"
@@ -26,8 +27,9 @@
 
 struct fs {
 	struct store *store;
-	struct verifier *verifier;
+	struct verifier *verifier; /* NULL: stopped */
 	struct node_table nodes;
+	struct handle_list handles;
 	uid_t uid; /* the store's owner: of everything here */
 	gid_t gid;
 	mode_t file_mode, dir_mode;
@@ -39,8 +41,14 @@ struct fs {
 int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode);
 
 /*
- * False: a verification cannot be stopped, so neither `fs` nor the store may be
- * freed: end the process by _exit().
+ * Ends the verifications, for when requests come no more. False: a file is
+ * being hashed by a thread that cannot be stopped, and may still answer one.
+ */
+bool sfs_fs_quiesce(struct fs *fs);
+
+/*
+ * Quiesces and frees. False: it could not be quiesced, so neither `fs` nor the
+ * store may be freed: end the process by _exit().
  */
 bool sfs_fs_destroy(struct fs *fs);
 

@@ -27,6 +27,7 @@ struct entry {
 };
 
 struct listing {
+	struct handle handle;
 	pthread_mutex_t lock;
 	/* Guarded by lock. */
 	DIR *stream;		   /* of the root: snapshots/ */
@@ -39,8 +40,10 @@ struct listing {
 
 #define COOKIES_STEP 256
 
-static void free_listing(struct listing *l)
+static void free_listing(struct handle *h)
 {
+	struct listing *l = (struct listing *)h;
+
 	if (l->stream)
 		closedir(l->stream);
 	pthread_mutex_destroy(&l->lock);
@@ -325,6 +328,17 @@ static int open_stream(struct fs *fs, struct listing *l)
 	return set_cookie(l, 0, telldir(l->stream));
 }
 
+static void reply_opendir(fuse_req_t req, struct fuse_file_info *fi, struct listing *l)
+{
+	struct handle_list *handles = &sfs_req_fs(req)->handles;
+
+	fi->fh = (uintptr_t)l;
+	sfs_handles_add(handles, &l->handle);
+	/* The one who opened it may have gone: then no release comes. */
+	if (fuse_reply_open(req, fi) < 0)
+		sfs_handles_drop(handles, &l->handle);
+}
+
 void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = sfs_req_fs(req);
@@ -335,6 +349,7 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (!l) {
 		rc = -ENOMEM;
 	} else {
+		l->handle.drop = free_listing;
 		pthread_mutex_init(&l->lock, NULL);
 		if (rc == 0 && dir->key.kind == NODE_ROOT)
 			rc = open_stream(fs, l);
@@ -343,11 +358,13 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT)
 			rc = -ENOTDIR;
 	}
-	fi->fh = (uintptr_t)l;
-	if (rc < 0)
+	if (rc < 0) {
 		fuse_reply_err(req, -rc);
-	if (l && (rc < 0 || fuse_reply_open(req, fi) < 0))
-		free_listing(l);
+		if (l)
+			free_listing(&l->handle);
+	} else {
+		reply_opendir(req, fi, l);
+	}
 	if (dir)
 		sfs_nodes_put(&fs->nodes, dir);
 }
@@ -355,6 +372,6 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void sfs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	free_listing((struct listing *)(uintptr_t)fi->fh);
+	sfs_handles_drop(&sfs_req_fs(req)->handles, (struct handle *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }

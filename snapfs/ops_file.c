@@ -19,6 +19,7 @@
 
 /* An open file: bytes, or the descriptor of memory.bin. */
 struct open_file {
+	struct handle handle;
 	/*
 	 * The open's, and one for each read: who got the last bytes may have
 	 * closed the file before the read that gave them has returned.
@@ -30,17 +31,6 @@ struct open_file {
 	struct identity memory; /* as it was when it was found good */
 };
 
-static struct open_file *new_file(void)
-{
-	struct open_file *f = calloc(1, sizeof(*f));
-
-	if (!f)
-		return NULL;
-	atomic_init(&f->refs, 1);
-	f->fd = -1;
-	return f;
-}
-
 static void put_file(struct open_file *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
@@ -51,14 +41,34 @@ static void put_file(struct open_file *f)
 	free(f);
 }
 
+static void drop_file(struct handle *h)
+{
+	put_file((struct open_file *)h);
+}
+
+static struct open_file *new_file(void)
+{
+	struct open_file *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->handle.drop = drop_file;
+	atomic_init(&f->refs, 1);
+	f->fd = -1;
+	return f;
+}
+
 /* Answers an open with `f`, which the kernel's release puts. */
 static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_file *f)
 {
+	struct handle_list *handles = &sfs_req_fs(req)->handles;
+
 	fi->fh = (uintptr_t)f;
 	fi->noflush = 1;
+	sfs_handles_add(handles, &f->handle);
 	/* The one who opened it may have gone: then no release comes. */
 	if (fuse_reply_open(req, fi) < 0)
-		put_file(f);
+		sfs_handles_drop(handles, &f->handle);
 }
 
 /* True where the file that `name` is now is the one the node was made for. */
@@ -410,6 +420,6 @@ void sfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct 
 void sfs_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	put_file((struct open_file *)(uintptr_t)fi->fh);
+	sfs_handles_drop(&sfs_req_fs(req)->handles, (struct handle *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }

@@ -148,10 +148,17 @@ int sfs_session_run(struct fs *fs, const char *mountpoint, const char *options, 
 		return err_env(e, EINVAL, "libfuse refuses the mount options");
 	if (fuse_session_mount(se, mountpoint) < 0) {
 		rc = err_env(e, EIO, "cannot mount at %s", mountpoint);
-	} else {
-		rc = serve(se, mountpoint, e);
-		fuse_session_unmount(se);
+		fuse_session_destroy(se);
+		return rc;
 	}
+	rc = serve(se, mountpoint, e);
+	if (!sfs_fs_quiesce(fs)) {
+		/* Its thread will answer by this session: left to the end of the process. */
+		if (rc < 0)
+			unmount(mountpoint);
+		return rc;
+	}
+	fuse_session_unmount(se);
 	fuse_session_destroy(se);
 	return rc;
 }
