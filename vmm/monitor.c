@@ -147,9 +147,12 @@ static json_t *run_help(struct monitor *mon);
 static void on_saved(void *arg, int rc, const struct save_result *result, const struct err *e)
 {
 	struct monitor *mon = arg;
+	void *client = mon->save_client;
 	char id[UUID_TEXT_MAX];
 	json_t *answer;
 
+	/* Forgotten first: the client may go on with a line that saves again. */
+	mon->save_client = NULL;
 	if (rc < 0) {
 		answer = failed(*e->text ? e->text : strerror(-rc));
 		log_error("%s was not saved: %s", mon->save_name, e->text);
@@ -161,11 +164,10 @@ static void on_saved(void *arg, int rc, const struct save_result *result, const 
 		if (*result->notices)
 			json_object_set_new(answer, "notice", any_string(result->notices));
 	}
-	if (mon->save_client)
-		mon->save_answer(mon->save_client, answer);
+	if (client)
+		mon->save_answer(client, answer);
 	else
 		json_decref(answer);
-	mon->save_client = NULL;
 }
 
 static void run_save(struct monitor *mon, const char *name, monitor_answer_fn answer, void *client)
