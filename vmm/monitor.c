@@ -24,17 +24,26 @@ static json_t *done(void)
 	return json_pack("{s:b}", "ok", 1);
 }
 
-static json_t *failed(const char *why)
-{
-	return json_pack("{s:b, s:s}", "ok", 0, "error", why);
-}
-
-/* json_string() refuses what is not UTF-8; a path may be anything. */
+/*
+ * json_string() refuses what is not UTF-8; a name or path may be anything. Its
+ * bytes beyond ASCII are shown as question marks then.
+ */
 static json_t *any_string(const char *s)
 {
 	json_t *j = json_string(s);
+	auto_free char *ascii = j ? NULL : strdup(s);
 
-	return j ? j : json_string("(not UTF-8)");
+	if (!ascii)
+		return j;
+	for (char *p = ascii; *p; p++)
+		if (*p & 0x80)
+			*p = '?';
+	return json_string(ascii);
+}
+
+static json_t *failed(const char *why)
+{
+	return json_pack("{s:b, s:o}", "ok", 0, "error", any_string(why));
 }
 
 static const char *state_word(unsigned holds)

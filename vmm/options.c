@@ -93,6 +93,9 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 	if (rc == 0 && o->processors > 1)
 		rc = err_refuse(e, EINVAL, "--processors %u: this version runs one vCPU",
 				o->processors);
+	/* The snapshot says how much; 0 would be taken for not given. */
+	if (rc == 0 && o->restore && memory_given)
+		rc = check_memory(o->memory, e);
 	if (rc < 0 || o->restore)
 		return rc;
 	if (!memory_given)
@@ -102,15 +105,15 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 
 int options_parse(struct options *o, int argc, char **argv, struct err *e)
 {
-	const uint64_t not_given = UINT64_MAX;
-	uint32_t no_processors = UINT32_MAX;
+	/* Parsed twice over different defaults: what was given is the same in both. */
+	struct options other = { .memory = 1, .processors = 1 };
 	int operand, rc;
 	bool memory_given;
 
-	*o = (struct options){ .memory = not_given,
-			       .processors = no_processors,
-			       .serial = "stdio" };
+	*o = (struct options){ .serial = "stdio" };
 	rc = opt_parse(options_table, o, argc, argv, &operand, e);
+	if (rc == 0)
+		rc = opt_parse(options_table, &other, argc, argv, &operand, e);
 	if (rc == -ECANCELED)
 		help();
 	if (rc < 0)
@@ -118,13 +121,9 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 	if (operand < argc)
 		return err_usage(e, EINVAL, "'%s' is not an option; --help lists them",
 				 argv[operand]);
-	if (o->processors == 0)
+	if (o->processors == 0 && other.processors == 0)
 		return err_usage(e, EINVAL, "--processors must be at least 1");
-	if (o->processors == no_processors)
-		o->processors = 0;
-	memory_given = o->memory != not_given;
-	if (!memory_given)
-		o->memory = 0;
+	memory_given = o->memory == other.memory;
 	if (o->version || o->check_host)
 		return 0;
 	return check_combination(o, memory_given, e);

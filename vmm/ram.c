@@ -189,6 +189,9 @@ int ram_write_out(const struct ram *ram, int fd, struct err *e)
 
 	if (!buf)
 		return err_sys(e, ENOMEM, "cannot write guest RAM out");
+	/* The last pages may be zeros, which are not written. */
+	if (ftruncate(fd, (off_t)ram->size) < 0)
+		return err_sys(e, errno, "cannot write guest RAM out");
 	for (uint64_t off = 0; off < ram->size; off += chunk) {
 		uint64_t len = ram->size - off < chunk ? ram->size - off : chunk;
 		int rc = fault_copy(buf, ram->base + off, len);

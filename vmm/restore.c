@@ -55,6 +55,23 @@ static int check_options(const struct restore *r, const struct restore_options *
 	return rc;
 }
 
+/* A machine of this program has its RAM where ram_layout() says, and nowhere else. */
+static int check_layout(const SnapshotManifest *m, struct err *e)
+{
+	struct ram_region region[RAM_REGIONS];
+	const unsigned n = ram_layout(m->memory_size_bytes, region);
+	bool same = n == m->n_ram;
+
+	for (unsigned i = 0; same && i < n; i++)
+		same = m->ram[i]->guest_address == region[i].guest_address &&
+		       m->ram[i]->size == region[i].size;
+	if (same)
+		return 0;
+	return err_also(
+		e, EINVAL,
+		"the snapshot's RAM lies at other guest addresses than this program has it");
+}
+
 /* Adds what a step found to the report. */
 static int also(struct err *e, int rc, const struct err *found)
 {
@@ -79,6 +96,8 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	int rc = proto_manifest_check(r->dir.manifest, e);
 	int rc2 = check_options(r, o, e);
 
+	if (rc == 0)
+		rc = check_layout(r->dir.manifest, e);
 	rc = rc < 0 ? rc : rc2;
 	rc2 = also(e, read_state(r, &found), &found);
 	rc = rc < 0 ? rc : rc2;

@@ -1,0 +1,177 @@
+/* Preflight: what a snapshot must be, said together, before a machine is made. */
+#include "unit.h"
+
+#include "base/digest.h"
+#include "base/io.h"
+#include "samples.h"
+#include "vmm/restore.h"
+
+#define RAM_SIZE (2ULL << 20)
+
+struct rig {
+	void *folder; /* first: its fixture */
+	struct sample_manifest m;
+	struct sample_state s;
+	struct publisher publisher; /* has ended: nothing is stamped */
+	struct restore_options o;
+	char path[128];
+	uint8_t *memory;
+};
+
+static int make(void **state)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+
+	if (!r || folder_make(&r->folder) < 0)
+		return -1;
+	r->memory = malloc(RAM_SIZE);
+	fill_random(r->memory, RAM_SIZE, 1);
+	r->publisher.sock = -1;
+	sample_manifest(&r->m);
+	sample_state(&r->s);
+	r->m.m.memory_size_bytes = r->m.range[0].size = RAM_SIZE;
+	r->m.m.n_ram = 1;
+	snprintf(r->path, sizeof(r->path), "%s/snapshot", ((struct folder *)r->folder)->path);
+	r->o.dir = r->path;
+	*state = r;
+	return digest_verity(r->memory, RAM_SIZE, r->m.memory_digest);
+}
+
+static int drop(void **state)
+{
+	struct rig *r = *state;
+	void *folder = r->folder;
+
+	free(r->memory);
+	free(r);
+	return folder_remove(&folder);
+}
+
+/* Writes the snapshot as the samples are now. */
+static void write_snapshot(struct rig *r)
+{
+	auto_free uint8_t *manifest = NULL, *vm = NULL;
+	auto_fd int dir = -1;
+	size_t n, k;
+
+	assert_int_equal(proto_state_encode(&r->s.s, &vm, &k, NULL), 0);
+	r->m.m.state_size = k;
+	assert_int_equal(digest_verity(vm, k, r->m.state_digest), 0);
+	assert_int_equal(proto_manifest_encode(&r->m.m, &manifest, &n, NULL), 0);
+	assert_int_equal(mkdir(r->path, 0700), 0);
+	dir = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(io_write_file(dir, SNAPDIR_MANIFEST, manifest, n, 0600, NULL), 0);
+	assert_int_equal(io_write_file(dir, SNAPDIR_STATE, vm, k, 0600, NULL), 0);
+	assert_int_equal(io_write_file(dir, SNAPDIR_MEMORY, r->memory, RAM_SIZE, 0600, NULL), 0);
+}
+
+static int preflight(struct rig *r, struct err *e)
+{
+	const unsigned before = open_descriptors();
+	struct restore restore;
+	int rc = restore_preflight(&restore, &r->o, &r->publisher, e);
+
+	if (rc == 0)
+		restore_close(&restore);
+	assert_int_equal(open_descriptors(), before);
+	return rc;
+}
+
+static void preflight_of_a_good_one_passes(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), 0);
+	assert_string_equal(e.text, "");
+	r->o.memory = RAM_SIZE;
+	r->o.processors = 2;
+	assert_int_equal(preflight(r, &e), 0);
+}
+
+static void preflight_reads_ram_unless_it_is_trusted(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->memory[RAM_SIZE - 1] ^= 1;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EBADMSG);
+	assert_says(&e, "memory.bin does not have the manifest's digest");
+	r->o.trust_memory = true;
+	assert_int_equal(preflight(r, &e), 0);
+}
+
+static void preflight_ram_elsewhere_is_refused(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	/* Consistent in itself, but no machine here would have it so. */
+	r->m.range[0].guest_address = 1 << 20;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EINVAL);
+	assert_says(&e, "other guest addresses");
+}
+
+static void preflight_ram_in_other_pieces_is_refused(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->m.m.n_ram = 2;
+	r->m.range[0].size = r->m.range[1].size = r->m.range[1].file_offset = RAM_SIZE / 2;
+	r->m.range[1].guest_address = 4ULL << 30;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EINVAL);
+	assert_says(&e, "other guest addresses");
+}
+
+static void preflight_all_that_differs_is_reported_together(void **state)
+{
+	struct rig *r = *state;
+	char file[160];
+	struct err e = { 0 };
+
+	r->m.m.architecture = sample_string("aarch64");
+	r->m.m.vp_count = 1;
+	write_snapshot(r);
+	snprintf(file, sizeof(file), "%s/memory.bin", r->path);
+	assert_int_equal(unlink(file), 0);
+	r->o.memory = 1ULL << 30;
+	r->o.processors = 7;
+	assert_true(preflight(r, &e) < 0);
+	assert_int_equal(e.status, STATUS_REFUSED);
+	assert_int_equal(lines_in(e.text), 5);
+	assert_non_null(strstr(e.text, "'aarch64'"));
+	assert_non_null(strstr(e.text, "--memory says 1073741824"));
+	assert_non_null(strstr(e.text, "--processors says 7"));
+	assert_non_null(strstr(e.text, "memory.bin is missing"));
+	assert_non_null(strstr(e.text, "state.bin has 2 vCPUs, the manifest says 1"));
+}
+
+static void preflight_of_nothing_names_the_path(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	assert_int_equal(preflight(r, &e), -ENOENT);
+	assert_says(&e, r->path);
+}
+
+#define WITH(f) cmocka_unit_test_setup_teardown(f, make, drop)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH(preflight_of_a_good_one_passes),
+		WITH(preflight_reads_ram_unless_it_is_trusted),
+		WITH(preflight_ram_elsewhere_is_refused),
+		WITH(preflight_ram_in_other_pieces_is_refused),
+		WITH(preflight_all_that_differs_is_reported_together),
+		WITH(preflight_of_nothing_names_the_path),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
