@@ -13,10 +13,13 @@ show() {
 	echo "== $*"
 }
 
-# run COMMAND...: as it would be typed, with what it prints.
+# run COMMAND...: as it would be typed, with what it prints; the command's status.
 run() {
 	echo "\$ $*"
-	"$@" 2>&1 | sed 's/^/    /'
+	"$@" >"$vms/run.out" 2>&1
+	set -- $?
+	sed 's/^/    /' "$vms/run.out"
+	return "$1"
 }
 
 # typed COMMAND...: the command line of a program that vm_start starts.
@@ -32,7 +35,7 @@ echo "Linux $(uname -r), KVM on a processor with $(grep -o -m 1 -w -e svm -e vmx
 [ -n "$stage" ] || echo "All of it runs on an emulated machine: times here are the emulator's, not yours."
 
 show "A Linux guest starts. It keeps a count and a nonce, new at every boot, in its RAM."
-set -- --kernel "$stage/boot/bzImage" --initrd "$stage/boot/initrd" --cmdline "$cmdline" --memory 256M --store "$store"
+set -- --kernel "$stage/boot/bzImage" --initrd "$stage/boot/initrd" --cmdline "$cmdline" --memory 128M --store "$store"
 typed vmm "$@"
 vm_start a "$@" || give_up "vmm starts"
 await "$long" vm_ticked a 5 || give_up "the guest starts and counts"
@@ -62,7 +65,7 @@ done
 for vm in c d; do
 	await "$long" vm_ticked_times $vm 5
 	grep -E '^(boot|tick) ' "$vms/$vm.log" | head -n 3 | sed 's/^/    /'
-	check "it goes on from the frozen number, $before or the next" \
+	check "it goes on from the frozen number, which is $before or the next" \
 		between $((before + 1)) "$(vm_first_tick $vm)" $((after + 2))
 	check "it is the saved guest: same nonce, no new boot" \
 		same "$(vm_nonces $vm) $(vm_boots $vm)" "$(vm_nonces a) 0"
@@ -77,7 +80,7 @@ run cp -r "$snap" "$stage/store/copy"
 chmod -R u+w "$stage/store/copy"
 run dd if=/dev/urandom of="$stage/store/copy/memory.bin" bs=4096 seek=5000 count=1 conv=notrunc
 run vmm --restore-snapshot "$stage/store/copy" --serial none
-check "it is refused" no vmm --restore-snapshot "$stage/store/copy" --serial none
+check "it is refused" same $? 1
 
 show "What the store holds."
 run snapctl --store "$store" list
