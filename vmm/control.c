@@ -67,6 +67,9 @@ static void run_lines(struct control_client *c)
 
 		memcpy(line, c->line, n);
 		line[n] = '\0';
+		/* A NUL would hide what stands behind it: no command has a question mark. */
+		for (char *nul = line; (nul = memchr(nul, '\0', n - (size_t)(nul - line)));)
+			*nul = '?';
 		c->len -= n + 1;
 		memmove(c->line, newline + 1, c->len);
 		/* Set before: an answer that comes at once clears it again. */
