@@ -47,7 +47,7 @@ expect 0 "$BIN/snapctl" verify base
 left_alone "may be part of a snapshot" "$snap/memory.bin"
 
 # What has been used before, of the right size, is emptied first.
-tr '\0' x </dev/zero | head -c $size >"$ram"
+head -c $size /dev/zero | tr '\0' x >"$ram"
 start_vmm b --demo-guest --memory 8M --memory-backing-file "$ram"
 wait_line b '^tick 3 '
 cmp -s -n 4194304 -i 4194304:0 "$ram" /dev/zero || fail "stale content is in the guest's RAM"
