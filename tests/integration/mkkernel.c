@@ -1,0 +1,104 @@
+/*
+ * mkkernel FILE: writes the smallest kernel that vmm can boot as a Linux bzImage.
+ * It prints "kernel " and its command line on COM1, then obeys each letter that
+ * comes in there:
+ *
+ *     r   resets the machine by the keyboard controller
+ *     t   resets it by a triple fault
+ *     .   answers "alive"
+ *
+ * It exists for what the demo guest has not: a command line, input, a reset, and
+ * a file that it was loaded from.
+ *
+ * Source: Documentation/arch/x86/boot.rst, "The real-mode kernel header" and
+ * "64-bit Boot Protocol".
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SECTOR	 512
+#define ENTRY_64 0x200 /* from the start of the protected-mode part */
+
+extern const uint8_t kernel_start[], kernel_end[];
+
+__asm__(".pushsection .rodata\n"
+	"kernel_start:\n"
+	"	mov	0x228(%rsi), %r8d\n" /* boot_params.hdr.cmd_line_ptr */
+	"	lea	text_kernel(%rip), %rsi\n"
+	"	call	print\n"
+	"	mov	%r8, %rsi\n"
+	"	call	print\n"
+	"	mov	$'\\n', %al\n"
+	"	call	put\n"
+	"wait:	mov	$0x3fd, %edx\n"
+	"	in	%dx, %al\n"
+	"	test	$1, %al\n"
+	"	jz	wait\n"
+	"	mov	$0x3f8, %edx\n"
+	"	in	%dx, %al\n"
+	"	cmp	$'r', %al\n"
+	"	je	reset\n"
+	"	cmp	$'t', %al\n"
+	"	je	fault\n"
+	"	cmp	$'.', %al\n"
+	"	jne	wait\n"
+	"	lea	text_alive(%rip), %rsi\n"
+	"	call	print\n"
+	"	jmp	wait\n"
+	"reset:	mov	$0xfe, %al\n"
+	"	out	%al, $0x64\n"
+	"	jmp	wait\n"
+	"fault:	lidt	no_idt(%rip)\n"
+	"	movabs	0xf00000000, %rax\n" /* not mapped */
+	"put:	mov	%al, %bl\n"
+	"	mov	$0x3fd, %edx\n"
+	"1:	in	%dx, %al\n"
+	"	test	$0x20, %al\n"
+	"	jz	1b\n"
+	"	mov	%bl, %al\n"
+	"	mov	$0x3f8, %edx\n"
+	"	out	%al, %dx\n"
+	"	ret\n"
+	"print:	lodsb\n"
+	"	test	%al, %al\n"
+	"	jz	1f\n"
+	"	call	put\n"
+	"	jmp	print\n"
+	"1:	ret\n"
+	"text_kernel: .asciz \"kernel \"\n"
+	"text_alive: .asciz \"alive\\n\"\n"
+	"no_idt: .zero 10\n"
+	"kernel_end:\n"
+	"	.popsection\n");
+
+static uint8_t image[4 * SECTOR];
+
+static void put32(size_t at, uint32_t v)
+{
+	memcpy(image + at, &v, sizeof(v));
+}
+
+int main(int argc, char **argv)
+{
+	const size_t size = (size_t)(kernel_end - kernel_start);
+	FILE *f;
+
+	if (argc != 2 || 2 * SECTOR + ENTRY_64 + size > sizeof(image))
+		return 2;
+	image[0x1f1] = 1;    /* setup_sects: the header's own, and one more */
+	image[0x201] = 0x66; /* the header ends at 0x202 + this */
+	memcpy(image + 0x202, "HdrS", 4);
+	put32(0x206, 0x020f);	  /* protocol */
+	image[0x211] = 1;	  /* loaded high */
+	put32(0x22c, 0x7fffffff); /* initrd_addr_max */
+	put32(0x236, 1);	  /* has a 64-bit entry point */
+	put32(0x238, 255);	  /* cmdline_size */
+	put32(0x258, 0x200000);	  /* pref_address */
+	put32(0x260, 0x100000);	  /* init_size */
+	memcpy(image + 2 * SECTOR + ENTRY_64, kernel_start, size);
+	f = fopen(argv[1], "wb");
+	if (!f || fwrite(image, sizeof(image), 1, f) != 1 || fclose(f) != 0)
+		return 1;
+	return 0;
+}
