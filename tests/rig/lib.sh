@@ -75,9 +75,6 @@ between() {
 	return 1
 }
 
-# no COMMAND...: it must fail.
-no() { ! "$@"; }
-
 # digests FOLDER: of all that a restore reads of a snapshot.
 digests() { (cd "$1" && sha256sum manifest.bin state.bin memory.bin); }
 
