@@ -1,9 +1,13 @@
 /* Failures in words: see err.h. */
+#define _GNU_SOURCE
 #include "err.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "cleanup.h"
+#include "text.h"
 
 static void set(struct err *e, int status, const char *fmt, va_list ap)
 {
@@ -96,9 +100,12 @@ int err_exit(const char *prog, const struct err *e, int rc)
 		return STATUS_ENVIRONMENT;
 	}
 	while (*line) {
-		int n = (int)strcspn(line, "\n");
+		size_t n = strcspn(line, "\n");
+		auto_free char *one = strndup(line, n);
+		auto_free char *clean = one ? text_clean(one) : NULL;
 
-		fprintf(stderr, "%s: %.*s\n", prog, n, line);
+		/* It may quote what others wrote: a terminal must not obey that. */
+		fprintf(stderr, "%s: %s\n", prog, clean ? clean : strerror(-rc));
 		line += n + (line[n] == '\n');
 	}
 	return e->status ? e->status : STATUS_ENVIRONMENT;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -119,6 +120,26 @@ char *uuid_format(const uint8_t id[UUID_SIZE], char out[UUID_TEXT_MAX])
 	return out;
 }
 
+int uuid_parse(const char *text, uint8_t out[UUID_SIZE])
+{
+	static const char digits[] = "0123456789abcdef";
+	char again[UUID_TEXT_MAX];
+
+	if (strlen(text) != UUID_TEXT_MAX - 1)
+		return -EINVAL;
+	for (size_t i = 0, n = 0; i < UUID_TEXT_MAX - 1; i++) {
+		const char *d = strchr(digits, text[i]);
+
+		if (text[i] == '-')
+			continue;
+		if (!d || n == 2 * UUID_SIZE)
+			return -EINVAL;
+		out[n / 2] = (uint8_t)(n % 2 ? out[n / 2] | (d - digits) : (d - digits) << 4);
+		n++;
+	}
+	return strcmp(uuid_format(out, again), text) == 0 ? 0 : -EINVAL;
+}
+
 char *text_format_hex(const uint8_t *bytes, size_t n, char *out)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -129,4 +150,52 @@ char *text_format_hex(const uint8_t *bytes, size_t n, char *out)
 	}
 	out[2 * n] = '\0';
 	return out;
+}
+
+#define REPLACEMENT "\xef\xbf\xbd"
+
+/* Bytes of the well-formed, printable character at p; 0: it is none (RFC 3629, table 3-7). */
+static size_t character(const uint8_t *p)
+{
+	size_t n;
+
+	if (p[0] < 0x80)
+		return p[0] >= 0x20 && p[0] != 0x7f;
+	if (p[0] < 0xc2 || p[0] > 0xf4)
+		return 0;
+	n = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+	/* Overlong forms, surrogates, beyond U+10FFFF, and the C1 controls. */
+	if ((p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) ||
+	    (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+	    (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+char *text_clean(const char *text)
+{
+	const uint8_t *p = (const uint8_t *)text;
+	char *clean = malloc(3 * strlen(text) + 1);
+	char *out = clean;
+
+	if (!clean)
+		return NULL;
+	while (*p) {
+		size_t n = character(p);
+
+		if (n) {
+			memcpy(out, p, n);
+			out += n;
+			p += n;
+		} else {
+			memcpy(out, REPLACEMENT, 3);
+			out += 3;
+			p++;
+		}
+	}
+	*out = '\0';
+	return clean;
 }

@@ -34,5 +34,15 @@ int uuid_make(const struct timespec *now, uint8_t out[UUID_SIZE]);
 /* The 36 characters of it; returns out. */
 char *uuid_format(const uint8_t id[UUID_SIZE], char out[UUID_TEXT_MAX]);
 
+/* The 16 bytes of what uuid_format() writes; nothing else is one. 0 or -EINVAL. */
+int uuid_parse(const char *text, uint8_t out[UUID_SIZE]);
+
 /* n bytes as 2n lowercase hexadecimal digits and a NUL; returns out. */
 char *text_format_hex(const uint8_t *bytes, size_t n, char *out);
+
+/*
+ * `text` as printable UTF-8: what is not well-formed, and control characters,
+ * become U+FFFD. For what others wrote, before it reaches a terminal or JSON.
+ * The caller's to free, NULL if there is no memory.
+ */
+char *text_clean(const char *text);

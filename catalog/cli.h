@@ -50,6 +50,9 @@ int cli_publish(struct cli *cli, struct err *e);
 /* The row as in `list --json`; a new reference, NULL without memory. */
 json_t *cli_row_json(const struct cat_row *row);
 
+/* The text cleaned for terminals and JSON (text.h); a new reference. */
+json_t *cli_string(const char *text);
+
 /* Prints it, indented, with a newline, and drops the reference. 0 or a negative errno. */
 int cli_print_json(json_t *value, struct err *e);
 

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/cleanup.h"
+#include "base/text.h"
 #include "catalog/check.h"
 #include "catalog/cli.h"
 
@@ -14,16 +16,23 @@ static int print_finding(void *arg, const struct finding *f)
 {
 	struct report *r = arg;
 
+	/* Of a file that somebody put there not even the name is to be believed. */
+	auto_free char *about = text_clean(f->about);
+	auto_free char *problem = text_clean(f->problem);
+	auto_free char *mend = text_clean(f->mend);
+
+	if (!about || !problem || !mend)
+		return -ENOMEM;
 	r->n++;
 	if (r->array)
-		return json_array_append_new(r->array, json_pack("{s:s, s:s, s:s?}", "about",
-								 f->about, "problem", f->problem,
-								 "mend", *f->mend ? f->mend : NULL))
+		return json_array_append_new(r->array, json_pack("{s:s, s:s, s:s?}", "about", about,
+								 "problem", problem, "mend",
+								 *mend ? mend : NULL))
 			       ? -ENOMEM
 			       : 0;
-	printf("%s: %s\n", f->about, f->problem);
-	if (*f->mend)
-		printf("    mended by: %s\n", f->mend);
+	printf("%s: %s\n", about, problem);
+	if (*mend)
+		printf("    mended by: %s\n", mend);
 	return 0;
 }
 

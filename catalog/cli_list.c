@@ -1,7 +1,9 @@
 /* snapctl list, show, status: what is there. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -12,9 +14,6 @@
 #include "catalog/check.h"
 #include "catalog/cli.h"
 #include "proto/snapdir.h"
-
-#include <fcntl.h>
-#include <linux/magic.h>
 
 /* --- JSON --- */
 
@@ -46,6 +45,13 @@ json_t *cli_row_json(const struct cat_row *row)
 		"unique_bytes", (json_int_t)row->unique_bytes, "tags", "status",
 		cat_status_word(row->status), "problem", *row->problem ? row->problem : NULL,
 		"verified_at", row->verified_at ? verified : NULL);
+}
+
+json_t *cli_string(const char *text)
+{
+	auto_free char *clean = text_clean(text);
+
+	return clean ? json_string(clean) : NULL;
 }
 
 int cli_print_json(json_t *value, struct err *e)
@@ -122,27 +128,27 @@ static void add_manifest(struct cli *cli, const struct cat_row *row, json_t *obj
 		return;
 	m = d.manifest;
 	json_object_set_new(object, "format_version", json_integer(m->version));
-	json_object_set_new(object, "name_at_creation", json_string(m->name_at_creation));
-	json_object_set_new(object, "creator", json_string(m->creator));
+	json_object_set_new(object, "name_at_creation", cli_string(m->name_at_creation));
+	json_object_set_new(object, "creator", cli_string(m->creator));
 	json_object_set_new(object, "state_bytes", json_integer((json_int_t)m->state_size));
 	json_object_set_new(object, "memory_digest",
 			    json_string(text_format_hex(m->memory_digest.data, DIGEST_SIZE, hex)));
 	json_object_set_new(object, "state_digest",
 			    json_string(text_format_hex(m->state_digest.data, DIGEST_SIZE, hex)));
 	if (m->cpu)
-		json_object_set_new(object, "cpu_vendor", json_string(m->cpu->vendor));
+		json_object_set_new(object, "cpu_vendor", cli_string(m->cpu->vendor));
 	json_object_set_new(object, "tsc_khz", json_integer(m->tsc_khz));
 	if (m->boot && m->boot->kernel)
-		json_object_set_new(object, "kernel", json_string(m->boot->kernel->path));
+		json_object_set_new(object, "kernel", cli_string(m->boot->kernel->path));
 	if (m->boot && m->boot->initrd)
-		json_object_set_new(object, "initrd", json_string(m->boot->initrd->path));
+		json_object_set_new(object, "initrd", cli_string(m->boot->initrd->path));
 	if (m->boot)
-		json_object_set_new(object, "cmdline", json_string(m->boot->cmdline));
+		json_object_set_new(object, "cmdline", cli_string(m->boot->cmdline));
 	if (m->machine) {
 		json_t *devices = json_array();
 
 		for (size_t i = 0; i < m->machine->n_device; i++)
-			json_array_append_new(devices, json_string(m->machine->device[i]->name));
+			json_array_append_new(devices, cli_string(m->machine->device[i]->name));
 		json_object_set_new(object, "devices", devices);
 	}
 	proto_snapdir_close(&d);
@@ -182,7 +188,7 @@ int cli_show(struct cli *cli, struct err *e)
 	if (!object)
 		return err_sys(e, ENOMEM, "cannot show %s", row.name);
 	snprintf(path, sizeof(path), "%s/snapshots/%s", cat_store_path(cli->store), row.name);
-	json_object_set_new(object, "path", json_string(path));
+	json_object_set_new(object, "path", cli_string(path));
 	add_manifest(cli, &row, object);
 	if (cli->args.json)
 		return cli_print_json(object, e);
@@ -247,6 +253,7 @@ int cli_status(struct cli *cli, struct err *e)
 	struct statvfs fs = { 0 };
 	struct totals t = { 0 };
 	json_t *counts = json_object();
+	auto_free char *path = text_clean(cat_store_path(cli->store));
 	uint64_t free_bytes;
 	int rc = cat_index_list(cli->store, add_up, &t, e);
 
@@ -260,16 +267,16 @@ int cli_status(struct cli *cli, struct err *e)
 		json_object_set_new(counts, cat_status_word((enum cat_status)i),
 				    json_integer((json_int_t)t.of[i]));
 	if (cli->args.json)
-		return cli_print_json(
-			json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:I, s:s}", "store",
-				  cat_store_path(cli->store), "file_system", fs_name(root),
-				  "snapshots", (json_int_t)t.n, "by_status", counts, "stored_bytes",
-				  (json_int_t)t.stored, "unique_bytes", (json_int_t)t.unique,
-				  "free_bytes", (json_int_t)free_bytes, "index", health),
-			e);
+		return cli_print_json(json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:I, s:s}", "store",
+						path, "file_system", fs_name(root), "snapshots",
+						(json_int_t)t.n, "by_status", counts,
+						"stored_bytes", (json_int_t)t.stored,
+						"unique_bytes", (json_int_t)t.unique, "free_bytes",
+						(json_int_t)free_bytes, "index", health),
+				      e);
 	json_decref(counts);
-	printf("store        %s\nfile system  %s\nsnapshots    %" PRIu64 "\n",
-	       cat_store_path(cli->store), fs_name(root), t.n);
+	printf("store        %s\nfile system  %s\nsnapshots    %" PRIu64 "\n", path ? path : "",
+	       fs_name(root), t.n);
 	for (unsigned i = 0; i < STATUSES; i++)
 		if (t.of[i])
 			printf("  %-11s%" PRIu64 "\n", cat_status_word((enum cat_status)i),

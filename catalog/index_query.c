@@ -129,29 +129,6 @@ struct find {
 	struct cat_row *row;
 };
 
-/* 36 characters in the form 8-4-4-4-12, to 16 bytes. */
-static bool parse_id(const char *text, uint8_t id[UUID_SIZE])
-{
-	size_t n = 0;
-
-	if (strlen(text) != UUID_TEXT_MAX - 1)
-		return false;
-	for (size_t i = 0; i < UUID_TEXT_MAX - 1; i++) {
-		static const char digits[] = "0123456789abcdef";
-		const char *d =
-			strchr(digits, text[i] >= 'A' && text[i] <= 'F' ? text[i] + 32 : text[i]);
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-		if (dash != (text[i] == '-') || (!dash && !d))
-			return false;
-		if (dash)
-			continue;
-		id[n / 2] = (uint8_t)(n % 2 ? id[n / 2] | (d - digits) : (d - digits) << 4);
-		n++;
-	}
-	return true;
-}
-
 static int select_one(struct store *store, const char *where, const struct find *f, struct err *e)
 {
 	auto_stmt sqlite3_stmt *s = NULL;
@@ -205,7 +182,7 @@ int cat_index_find(struct store *store, const char *name, struct cat_row *row, s
 	struct find f = { .name = name, .row = row };
 	uint8_t id[UUID_SIZE] = { 0 };
 
-	f.by_id = parse_id(name, id);
+	f.by_id = uuid_parse(name, id) == 0;
 	memcpy(f.id, id, UUID_SIZE);
 	if (!f.by_id) {
 		int rc = cat_name_check(name, e);
@@ -243,20 +220,7 @@ static int select_name(struct store *store, void *arg, struct err *e)
 	return 0;
 }
 
-int cat_index_name_of(struct store *store, const uint8_t id[UUID_SIZE], char name[CAT_NAME_MAX + 1],
-		      struct err *e)
-{
-	struct named n = {
-		.where = "s.id = ?2 AND NOT s.missing ORDER BY s.created_seconds, "
-			 "s.created_nanos, s.name LIMIT 1",
-		.id = id,
-		.name = name,
-	};
-
-	return cat_index_run(store, select_name, &n, e);
-}
-
-static int latest(struct store *store, void *arg, struct err *e)
+static int settled_name(struct store *store, void *arg, struct err *e)
 {
 	struct named *n = arg;
 	int rc;
@@ -278,6 +242,19 @@ static int latest(struct store *store, void *arg, struct err *e)
 	return 0;
 }
 
+int cat_index_name_of(struct store *store, const uint8_t id[UUID_SIZE], char name[CAT_NAME_MAX + 1],
+		      struct err *e)
+{
+	struct named n = {
+		.where = "s.id = ?2 AND NOT s.missing ORDER BY s.created_seconds, "
+			 "s.created_nanos, s.name LIMIT 1",
+		.id = id,
+		.name = name,
+	};
+
+	return cat_index_run(store, settled_name, &n, e);
+}
+
 int cat_index_latest(struct store *store, char name[CAT_NAME_MAX + 1], struct err *e)
 {
 	/* 0 and 1 are CAT_UNVERIFIED and CAT_VALID. */
@@ -287,7 +264,7 @@ int cat_index_latest(struct store *store, char name[CAT_NAME_MAX + 1], struct er
 		.name = name,
 	};
 
-	return cat_index_run(store, latest, &n, e);
+	return cat_index_run(store, settled_name, &n, e);
 }
 
 /* --- outcomes --- */

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/cleanup.h"
+#include "base/text.h"
 #include "catalog/index.h"
 
 static bool allowed(char c)
@@ -13,20 +15,11 @@ static bool allowed(char c)
 	       (c && strchr("._-+:@", c));
 }
 
-/* The name as it can be shown: bounded, and what a terminal would obey replaced. */
-static const char *shown(const char *name, char out[CAT_NAME_MAX + 4])
-{
-	size_t n = 0;
-
-	for (; name[n] && n < CAT_NAME_MAX; n++)
-		out[n] = name[n] < ' ' || name[n] == 0x7f ? '?' : name[n];
-	strcpy(out + n, name[n] ? "..." : "");
-	return out;
-}
-
 int cat_name_check(const char *name, struct err *e)
 {
-	char text[CAT_NAME_MAX + 4];
+	auto_free char *head = e ? strndup(name, CAT_NAME_MAX) : NULL;
+	auto_free char *clean = head ? text_clean(head) : NULL;
+	const char *shown = clean ? clean : "";
 	size_t n = strlen(name);
 
 	if (n == 0)
@@ -34,18 +27,18 @@ int cat_name_check(const char *name, struct err *e)
 	if (n > CAT_NAME_MAX)
 		return err_usage(
 			e, EINVAL,
-			"'%s' is too long for a snapshot's name: %zu bytes, %d are allowed",
-			shown(name, text), n, CAT_NAME_MAX);
+			"'%s' is too long for a snapshot's name: %zu bytes, %d are allowed", shown,
+			n, CAT_NAME_MAX);
 	if (name[0] == '.' || name[0] == '-')
 		return err_usage(e, EINVAL,
 				 "a snapshot's name cannot start with '%c', as '%s' does", name[0],
-				 shown(name, text));
+				 shown);
 	for (size_t i = 0; i < n; i++)
 		if (!allowed(name[i]))
 			return err_usage(e, EINVAL,
 					 "'%s' is no snapshot name: only letters, digits and "
 					 "._-+:@ are allowed",
-					 shown(name, text));
+					 shown);
 	if (strcmp(name, "latest") == 0)
 		return err_usage(
 			e, EINVAL,

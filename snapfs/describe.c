@@ -11,57 +11,9 @@
 #include "base/cleanup.h"
 #include "base/text.h"
 
-#define REPLACEMENT "\xef\xbf\xbd"
-
-/* Bytes of the well-formed, printable character at p; 0: it is none (RFC 3629, table 3-7). */
-static size_t character(const uint8_t *p)
-{
-	size_t n;
-
-	if (p[0] < 0x80)
-		return p[0] >= 0x20 && p[0] != 0x7f;
-	if (p[0] < 0xc2 || p[0] > 0xf4)
-		return 0;
-	n = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-	/* Overlong forms, surrogates, beyond U+10FFFF, and the C1 controls. */
-	if ((p[0] == 0xc2 && p[1] < 0xa0) || (p[0] == 0xe0 && p[1] < 0xa0) ||
-	    (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-	    (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
-char *sfs_describe_clean(const char *text)
-{
-	const uint8_t *p = (const uint8_t *)text;
-	char *clean = malloc(3 * strlen(text) + 1);
-	char *out = clean;
-
-	if (!clean)
-		return NULL;
-	while (*p) {
-		size_t n = character(p);
-
-		if (n) {
-			memcpy(out, p, n);
-			out += n;
-			p += n;
-		} else {
-			memcpy(out, REPLACEMENT, 3);
-			out += 3;
-			p++;
-		}
-	}
-	*out = '\0';
-	return clean;
-}
-
 static void line(FILE *f, const char *key, const char *value)
 {
-	auto_free char *clean = sfs_describe_clean(value);
+	auto_free char *clean = text_clean(value);
 
 	fprintf(f, "%-10s %s\n", key, clean ? clean : "");
 }
@@ -105,7 +57,7 @@ int sfs_describe_status(const struct description *d, char **text, size_t *len)
 
 static json_t *string(const char *s)
 {
-	auto_free char *clean = sfs_describe_clean(s);
+	auto_free char *clean = text_clean(s);
 
 	return clean ? json_string(clean) : NULL;
 }

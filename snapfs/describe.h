@@ -26,9 +26,3 @@ int sfs_describe_status(const struct description *d, char **text, size_t *len);
 
 /* One JSON object, indented, with a final newline. *text is the caller's. 0 or -ENOMEM. */
 int sfs_describe_json(const SnapshotManifest *m, char **text, size_t *len);
-
-/*
- * `text` as printable UTF-8: what is not well-formed, and control characters,
- * become U+FFFD. The caller's to free, NULL if there is no memory.
- */
-char *sfs_describe_clean(const char *text);

@@ -90,21 +90,6 @@ bool sfs_fs_destroy(struct fs *fs)
 	return true;
 }
 
-int sfs_uuid_parse(const char *text, uint8_t id[UUID_SIZE])
-{
-	char again[UUID_TEXT_MAX];
-	unsigned byte[UUID_SIZE];
-
-	if (sscanf(text, "%2x%2x%2x%2x-%2x%2x-%2x%2x-%2x%2x-%2x%2x%2x%2x%2x%2x", &byte[0], &byte[1],
-		   &byte[2], &byte[3], &byte[4], &byte[5], &byte[6], &byte[7], &byte[8], &byte[9],
-		   &byte[10], &byte[11], &byte[12], &byte[13], &byte[14], &byte[15]) != UUID_SIZE)
-		return -EINVAL;
-	for (int i = 0; i < UUID_SIZE; i++)
-		id[i] = (uint8_t)byte[i];
-	/* One way of writing it, so that one link has one name. */
-	return strcmp(uuid_format(id, again), text) == 0 ? 0 : -EINVAL;
-}
-
 static int lookup_snapshot(struct fs *fs, const char *name, struct node **n)
 {
 	struct node_key key = { .kind = NODE_SNAPSHOT };
@@ -147,7 +132,7 @@ static int lookup_id(struct fs *fs, const char *name, struct node **n)
 {
 	struct node_key key = { .kind = NODE_ID_LINK };
 
-	if (sfs_uuid_parse(name, key.id) < 0)
+	if (uuid_parse(name, key.id) < 0)
 		return -ENOENT;
 	*n = add_node(fs, &key, NULL, -1);
 	return *n ? 0 : -ENOMEM;

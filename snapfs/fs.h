@@ -79,6 +79,3 @@ int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);
 
 /* Inode number that the entry `name` of a listing has, for d_ino. 0: there is none. */
 ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child);
-
-/* The 16 bytes of a UUID's 36 lower case characters. 0 or -EINVAL. */
-int sfs_uuid_parse(const char *text, uint8_t id[UUID_SIZE]);

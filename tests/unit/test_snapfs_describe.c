@@ -7,11 +7,12 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/text.h"
 #include "snapfs/describe.h"
 
 static void check_clean(const char *dirty, const char *clean)
 {
-	char *got = sfs_describe_clean(dirty);
+	char *got = text_clean(dirty);
 
 	assert_non_null(got);
 	assert_string_equal(got, clean);

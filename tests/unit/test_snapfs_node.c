@@ -164,11 +164,11 @@ static void uuid_is_parsed_in_one_form_only(void **state)
 	uint8_t id[UUID_SIZE];
 
 	(void)state;
-	assert_int_equal(sfs_uuid_parse("018f0c2e-1111-7222-8333-444455556666", id), 0);
+	assert_int_equal(uuid_parse("018f0c2e-1111-7222-8333-444455556666", id), 0);
 	assert_int_equal(id[0], 0x01);
 	assert_int_equal(id[15], 0x66);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
-		assert_true(sfs_uuid_parse(bad[i], id) < 0);
+		assert_true(uuid_parse(bad[i], id) < 0);
 }
 
 int main(void)
