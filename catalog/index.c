@@ -81,14 +81,6 @@ static void close_index(struct store *store)
 	store->synced = (struct timespec){ 0 };
 }
 
-static int64_t monotonic_seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
-}
-
 static int open_in_memory(struct store *store, struct err *e)
 {
 	int rc = cat_db_open(&store->db, ":memory:", &index_kind, e);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "catalog/index.h"
 #include "catalog/store.h"
@@ -37,10 +38,20 @@ struct store {
 	ino_t db_ino;
 	struct timespec synced; /* mtime of snapshots/ that the rows agree with, 0: none */
 
-	pthread_mutex_t stamps_mutex; /* guards the two below */
-	sqlite3 *stamps;
-	bool stamps_tried;
+	pthread_mutex_t stamps_mutex; /* guards the four below */
+	sqlite3 *stamps;	      /* NULL: not open */
+	dev_t stamps_dev;	      /* of the file that it was opened on */
+	ino_t stamps_ino;
+	int64_t stamps_after; /* CLOCK_MONOTONIC seconds: not tried again before */
 };
+
+static inline int64_t monotonic_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
 
 /* As cat_store_open(), but leaves index and leftovers until they are needed. */
 int cat_store_open_bare(struct store **store, const char *path, enum cat_open how, struct err *e);
@@ -62,6 +73,9 @@ int cat_store_lock(const struct store *store, int how);
  * follows a symbolic link. What is gone already is no failure. 0 or a negative errno.
  */
 int cat_tree_remove(int at, const char *name);
+
+/* True where fd is still what `name` in `at` stands for. */
+bool cat_tree_is(int at, const char *name, int fd);
 
 /* Makes a directory with a fresh unique name in `at` and locks it (flock): its descriptor. */
 int cat_tree_make_locked(int at, const char *prefix, char *name, size_t room);
@@ -93,7 +107,8 @@ void cat_reading_fingerprint(const struct store *store, const char *name,
 
 /*
  * Reads the directory `name` of snapshots/. A directory that is damaged or
- * unreadable is a reading too. 0, -ENOENT (gone, or no directory) or -ENOMEM.
+ * unreadable is a reading too. 0, -ENOENT (gone, or no directory), or, where it
+ * is this process that lacks what it takes: -EMFILE, -ENFILE, -ENOMEM.
  */
 int cat_reading_take(struct store *store, const char *name, struct reading *r);
 
@@ -125,6 +140,7 @@ int cat_index_sync_one(struct store *store, const char *name, struct err *e);
 /* Puts the row of a snapshot that was just published in place of any of that name. */
 int cat_index_add(struct store *store, const char *name, struct err *e);
 
-/* Marks the row as being removed (a crash is then no 'missing'), or drops it. */
+/* Marks the row as being removed: a crash is then no 'missing'. */
 int cat_index_mark_removing(struct store *store, const char *name, struct err *e);
+/* Drops the row, unless a directory of that name is there that is not being removed. */
 int cat_index_drop(struct store *store, const char *name, struct err *e);

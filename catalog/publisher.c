@@ -88,7 +88,7 @@ static void keep_lease(struct publisher *p, const struct save *s)
 	p->stamp_at_ns = now_ns() + s->stamp_wait_ns;
 	memcpy(p->memory_digest, s->memory_digest, DIGEST_SIZE);
 	memcpy(p->manifest_digest, s->manifest_digest, DIGEST_SIZE);
-	memcpy(p->name, s->place->in_store ? s->place->name : "", sizeof(p->name));
+	snprintf(p->name, sizeof(p->name), "%s", s->place->in_store ? s->place->name : "");
 }
 
 /* Milliseconds until the stamp is due, -1 if there is none; grants what is due. */

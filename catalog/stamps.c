@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -51,6 +52,9 @@ struct identity {
 	uint8_t fs[16];
 	int64_t inode, generation, size, mtime_ns, ctime_ns;
 };
+
+/* A database that cannot be opened is left alone for so long. */
+#define RETRY_SECONDS 10
 
 static int64_t nanoseconds(struct timespec t)
 {
@@ -97,6 +101,21 @@ static int check_owner(const struct store *store, struct err *e)
 			  store->path, STORE_STAMPS, store->path, STORE_STAMPS);
 }
 
+static void close_stamps(struct store *store)
+{
+	cat_db_abandon(store->stamps);
+	store->stamps = NULL;
+}
+
+/* Damaged. Nobody is waited for: who has it open sees that it is gone. */
+static void discard(struct store *store)
+{
+	close_stamps(store);
+	unlinkat(store->root, STORE_STAMPS, 0);
+	unlinkat(store->root, STORE_STAMPS "-wal", 0);
+	unlinkat(store->root, STORE_STAMPS "-shm", 0);
+}
+
 static int open_stamps(struct store *store)
 {
 	auto_free char *path = NULL;
@@ -110,20 +129,32 @@ static int open_stamps(struct store *store)
 			rc = cat_db_open(&store->stamps, path, &stamps_kind, NULL);
 		if (rc != -EUCLEAN)
 			return rc;
-		/* Damaged. Nobody is waited for: who has it open goes on with what it has. */
-		unlinkat(store->root, STORE_STAMPS, 0);
-		unlinkat(store->root, STORE_STAMPS "-wal", 0);
-		unlinkat(store->root, STORE_STAMPS "-shm", 0);
+		discard(store);
 	}
 	return rc;
 }
 
-/* The open database, or NULL: then nothing is stamped. stamps_mutex is held. */
+/*
+ * The open database, or NULL: then nothing is stamped. stamps_mutex is held. A
+ * daemon lives long: the file may have been removed or made anew meanwhile.
+ */
 static sqlite3 *get_stamps(struct store *store)
 {
-	if (!store->stamps_tried && store->writable)
-		open_stamps(store);
-	store->stamps_tried = true;
+	struct stat st;
+
+	if (store->stamps && (fstatat(store->root, STORE_STAMPS, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			      st.st_dev != store->stamps_dev || st.st_ino != store->stamps_ino))
+		close_stamps(store);
+	if (store->stamps || !store->writable || monotonic_seconds() < store->stamps_after)
+		return store->stamps;
+	if (open_stamps(store) == 0 &&
+	    fstatat(store->root, STORE_STAMPS, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		store->stamps_dev = st.st_dev;
+		store->stamps_ino = st.st_ino;
+	} else {
+		close_stamps(store);
+		store->stamps_after = monotonic_seconds() + RETRY_SECONDS;
+	}
 	return store->stamps;
 }
 
@@ -138,49 +169,40 @@ static void bind_identity(sqlite3_stmt *s, const struct identity *id, const uint
 	sqlite3_bind_blob(s, 7, digest, DIGEST_SIZE, SQLITE_STATIC);
 }
 
-static int64_t look_up(struct store *store, const struct identity *id, const uint8_t *digest)
+/* Runs one statement about a stamp: 1 with *value, 0 without a row, or a negative errno. */
+static int run(struct store *store, const char *sql, const struct identity *id,
+	       const uint8_t *digest, int64_t *value)
 {
-	static const char sql[] = "SELECT verified_at FROM stamp WHERE fs = ?1 AND inode = ?2 AND "
-				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND "
-				  "ctime_ns = ?6 AND digest = ?7";
 	auto_stmt sqlite3_stmt *s = NULL;
-	sqlite3 *db = get_stamps(store);
+	int rc = -EROFS;
+	sqlite3 *db;
 
-	if (!db || cat_db_prepare(db, sql, &s, NULL) < 0)
-		return 0;
-	bind_identity(s, id, digest);
-	return cat_db_step(db, s, NULL) == 1 ? sqlite3_column_int64(s, 0) : 0;
-}
-
-static int put(struct store *store, const struct identity *id, const uint8_t *digest, int64_t when)
-{
-	static const char sql[] =
-		"INSERT OR REPLACE INTO stamp VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-	auto_stmt sqlite3_stmt *s = NULL;
-	sqlite3 *db = get_stamps(store);
-	int rc;
-
-	if (!db)
-		return -EROFS;
-	rc = cat_db_prepare(db, sql, &s, NULL);
-	if (rc < 0)
-		return rc;
-	bind_identity(s, id, digest);
-	sqlite3_bind_int64(s, 8, when);
-	return cat_db_run(db, s, NULL);
+	pthread_mutex_lock(&store->stamps_mutex);
+	db = get_stamps(store);
+	if (db)
+		rc = cat_db_prepare(db, sql, &s, NULL);
+	if (rc == 0) {
+		bind_identity(s, id, digest);
+		rc = cat_db_step(db, s, NULL);
+	}
+	if (rc == 1)
+		*value = sqlite3_column_int64(s, 0);
+	sqlite3_finalize(take_ptr(&s));
+	if (rc == -EUCLEAN)
+		discard(store);
+	pthread_mutex_unlock(&store->stamps_mutex);
+	return rc;
 }
 
 int64_t cat_stamp_time(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])
 {
+	static const char sql[] = "SELECT verified_at FROM stamp WHERE fs = ?1 AND inode = ?2 AND "
+				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND "
+				  "ctime_ns = ?6 AND digest = ?7";
 	struct identity id;
 	int64_t when;
 
-	if (identify(fd, &id) < 0)
-		return 0;
-	pthread_mutex_lock(&store->stamps_mutex);
-	when = look_up(store, &id, digest);
-	pthread_mutex_unlock(&store->stamps_mutex);
-	return when;
+	return identify(fd, &id) == 0 && run(store, sql, &id, digest, &when) == 1 ? when : 0;
 }
 
 bool cat_stamp_holds(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])
@@ -188,30 +210,41 @@ bool cat_stamp_holds(struct store *store, int fd, const uint8_t digest[DIGEST_SI
 	return cat_stamp_time(store, fd, digest) != 0;
 }
 
-static int keep(struct store *store, const struct identity *id, const uint8_t *digest)
-{
-	int rc;
-
-	pthread_mutex_lock(&store->stamps_mutex);
-	rc = put(store, id, digest, time(NULL));
-	pthread_mutex_unlock(&store->stamps_mutex);
-	return rc;
-}
-
 void cat_stamp_follow(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE], bool held)
 {
+	/* Of all that a stamp holds a link changes the ctime and nothing else. */
+	static const char sql[] = "UPDATE stamp SET ctime_ns = ?6 WHERE fs = ?1 AND inode = ?2 AND "
+				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND digest = ?7";
 	struct identity id;
 
 	if (held && identify(fd, &id) == 0)
-		keep(store, &id, digest);
+		run(store, sql, &id, digest, NULL);
 }
 
-/* From Linux 6.13 two changes of a file never leave the same ctime once it was looked at. */
-static bool has_fine_times(void)
+/* What was seen to be wrong is not known to be good, whatever was seen before. */
+static void forget(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])
+{
+	static const char sql[] = "DELETE FROM stamp WHERE fs = ?1 AND inode = ?2 AND digest = ?7";
+	struct identity id;
+
+	if (identify(fd, &id) == 0)
+		run(store, sql, &id, digest, NULL);
+}
+
+/*
+ * From Linux 6.13 two changes of a file never leave the same ctime once it was
+ * looked at: on the file systems that have multigrain timestamps.
+ */
+static bool has_fine_times(int fd)
 {
 	unsigned major = 0, minor = 0;
 	struct utsname u;
+	struct statfs fs;
 
+	if (fstatfs(fd, &fs) < 0 ||
+	    (fs.f_type != EXT4_SUPER_MAGIC && fs.f_type != XFS_SUPER_MAGIC &&
+	     fs.f_type != BTRFS_SUPER_MAGIC && fs.f_type != TMPFS_MAGIC))
+		return false;
 	if (uname(&u) < 0 || sscanf(u.release, "%u.%u", &major, &minor) != 2)
 		return false;
 	return major > 6 || (major == 6 && minor >= 13);
@@ -222,6 +255,8 @@ static bool has_fine_times(void)
 int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[DIGEST_SIZE],
 		    int64_t *wait_ns)
 {
+	static const char sql[] = "INSERT OR REPLACE INTO stamp VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+				  "?7, unixepoch())";
 	struct timespec now;
 	struct identity id;
 	int64_t age;
@@ -231,7 +266,7 @@ int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[D
 		return -EBUSY;
 	clock_gettime(CLOCK_REALTIME_COARSE, &now);
 	age = nanoseconds(now) - nanoseconds(l->st.st_ctim);
-	if (!has_fine_times() && age < SETTLED_NS) {
+	if (!has_fine_times(l->fd) && age < SETTLED_NS) {
 		*wait_ns = age < 0 ? SETTLED_NS : SETTLED_NS - age;
 		return -EAGAIN;
 	}
@@ -241,7 +276,7 @@ int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[D
 	rc = identify(l->fd, &id);
 	if (rc < 0 || !cat_lease_unbroken(l))
 		return rc < 0 ? rc : -EBUSY;
-	return keep(store, &id, digest);
+	return run(store, sql, &id, digest, NULL);
 }
 
 int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t digest[DIGEST_SIZE],
@@ -256,10 +291,12 @@ int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t d
 		rc = err_refuse(e, EBADMSG, "it is shorter than the manifest says");
 	else if (rc < 0)
 		err_sys(e, -rc, "it cannot be read");
-	else if (memcmp(seen, digest, DIGEST_SIZE) != 0)
+	else if (memcmp(seen, digest, DIGEST_SIZE) != 0) {
+		forget(store, fd, digest);
 		rc = err_refuse(e, EBADMSG, "it does not have the manifest's digest");
-	else
+	} else {
 		cat_stamp_grant(store, &l, digest, &wait_ns);
+	}
 	cat_lease_drop(&l);
 	return rc;
 }

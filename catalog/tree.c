@@ -81,8 +81,7 @@ static int unique_name(const char *prefix, char *name, size_t room)
 		       : -ENAMETOOLONG;
 }
 
-/* True where fd is still what `name` in `at` stands for. */
-static bool is_same(int at, const char *name, int fd)
+bool cat_tree_is(int at, const char *name, int fd)
 {
 	struct stat a, b;
 
@@ -106,7 +105,7 @@ int cat_tree_make_locked(int at, const char *prefix, char *name, size_t room)
 			continue;
 		if (fd < 0)
 			return -errno;
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_same(at, name, fd))
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0 && cat_tree_is(at, name, fd))
 			return take_fd(&fd);
 	}
 	return -EBUSY;
@@ -117,7 +116,8 @@ static void sweep_one(int at, const char *name, int trash)
 	auto_fd int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	char unique[64];
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+	/* What cannot be asked (out of descriptors, say) may well be locked. */
+	if (fd < 0 ? errno != ENOTDIR && errno != ELOOP : flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return;
 	if (trash < 0) {
 		cat_tree_remove(at, name);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -271,6 +272,19 @@ __attribute__((unused)) static struct store *rig_open(struct rig *r)
 	if (cat_store_open(&store, r->store, CAT_OPEN_CREATE, &e) < 0)
 		fail_msg("%s", e.text);
 	return store;
+}
+
+/* Lets this process have `more` more descriptors than it has; -1: as many as at first. */
+__attribute__((unused)) static void rig_limit_descriptors(int more)
+{
+	struct rlimit limit;
+	int next = dup(0);
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = more < 0 ? limit.rlim_max : (rlim_t)(next + more);
+	if (next >= 0)
+		close(next);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 __attribute__((unused)) static int rig_list_row(void *arg, const struct cat_row *row)

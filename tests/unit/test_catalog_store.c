@@ -88,6 +88,29 @@ static void open_removes_what_a_crash_left(void **state)
 	cat_store_close(store);
 }
 
+static void sweep_without_descriptors_takes_nothing_away(void **state)
+{
+	struct rig *r = *state;
+	char path[400];
+	int fd;
+
+	cat_store_close(rig_open(r));
+	rig_shell("mkdir '%s/staging/alive'", r->store);
+	snprintf(path, sizeof(path), "%s/staging/alive", r->store);
+	fd = open(path, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	for (int more = 0; more < 16; more++) {
+		struct store *store = NULL;
+
+		rig_limit_descriptors(more);
+		if (cat_store_open(&store, r->store, CAT_OPEN_EXISTING, NULL) == 0)
+			cat_store_close(store);
+		rig_limit_descriptors(-1);
+		rig_shell("test -d '%s'", path);
+	}
+	close(fd);
+}
+
 static void ignored_names_and_links_are_no_snapshots(void **state)
 {
 	struct rig *r = *state;
@@ -110,6 +133,7 @@ int main(void)
 		WITH_RIG(open_wrong_directory_leaves_it_alone),
 		WITH_RIG(open_create_makes_private_directories),
 		WITH_RIG(open_removes_what_a_crash_left),
+		WITH_RIG(sweep_without_descriptors_takes_nothing_away),
 		WITH_RIG(ignored_names_and_links_are_no_snapshots),
 	};
 

@@ -1,6 +1,8 @@
 /* Verification and stamps. */
 #include "test_catalog_rig.h"
 
+#include "catalog/change.h"
+
 static int flip(struct rig *r, const char *name, const char *file, off_t at)
 {
 	char path[400];
@@ -184,6 +186,56 @@ static void stamps_that_others_could_write_are_ignored(void **state)
 	cat_store_close(store);
 }
 
+static void rot_that_was_found_is_not_trusted_again(void **state)
+{
+	struct rig *r = *state;
+	const struct timespec then[2] = { { 1000, 0 }, { 1000, 0 } };
+	struct store *store;
+	struct snapdir d;
+	int fd;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	assert_int_equal(proto_snapdir_open(&d, cat_store_snapshots_fd(store), "a", "a", NULL), 0);
+	fd = proto_snapdir_open_memory(&d, "a", NULL);
+	assert_int_equal(futimens(fd, then), 0);
+	assert_int_equal(cat_verify_snapshot(store, "a", true, NULL, NULL), 0);
+	/* A disk that gives back other bytes changes none of what a stamp holds. */
+	flip(r, "a", "memory.bin", 9);
+	assert_int_equal(futimens(fd, then), 0);
+	cat_stamp_follow(store, fd, d.manifest->memory_digest.data, true);
+	rig_expect(store, "a=valid ");
+	assert_int_equal(cat_verify_snapshot(store, "a", false, NULL, NULL), 0);
+	assert_int_equal(cat_verify_snapshot(store, "a", true, NULL, NULL), -EBADMSG);
+	assert_false(cat_stamp_holds(store, fd, d.manifest->memory_digest.data));
+	assert_int_equal(cat_verify_snapshot(store, "a", false, NULL, NULL), -EBADMSG);
+	assert_int_equal(cat_store_reindex(store, NULL, NULL), 0);
+	rig_expect(store, "a=damaged ");
+	close(fd);
+	proto_snapdir_close(&d);
+	cat_store_close(store);
+}
+
+static void stamps_replaced_while_open_are_opened_again(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = rig_open(r), *other;
+	uint8_t digest[DIGEST_SIZE];
+	int fd = make_file(r, "f", digest);
+
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	rig_shell("rm '%s'/stamps.db*", r->store);
+	assert_false(cat_stamp_holds(store, fd, digest));
+	rig_shell("rm '%s'/stamps.db*", r->store);
+	other = rig_open(r);
+	assert_int_equal(cat_stamp_verify(other, fd, 10000, digest, NULL, NULL), 0);
+	assert_true(cat_stamp_holds(store, fd, digest));
+	cat_store_close(other);
+	assert_true(cat_stamp_holds(store, fd, digest));
+	close(fd);
+	cat_store_close(store);
+}
+
 static void missing_is_not_verified(void **state)
 {
 	struct rig *r = *state;
@@ -209,6 +261,8 @@ int main(void)
 		WITH_RIG(stamp_refused_while_it_can_be_written),
 		WITH_RIG(stamp_refused_when_the_lease_breaks_meanwhile),
 		WITH_RIG(stamps_that_others_could_write_are_ignored),
+		WITH_RIG(rot_that_was_found_is_not_trusted_again),
+		WITH_RIG(stamps_replaced_while_open_are_opened_again),
 		WITH_RIG(missing_is_not_verified),
 	};
 
