@@ -73,9 +73,11 @@ static int remove_dir(struct store *store, const char *name, int dirfd, struct e
 
 	if (flock(dirfd, LOCK_EX | LOCK_NB) < 0)
 		return err_env(e, EBUSY, "snapshot %s is in use by another operation", name);
+	/* Until now another one may have removed it, and published anew by its name. */
+	if (!cat_tree_is(store->snapshots, name, dirfd))
+		return err_refuse(e, ENOENT, "there is no snapshot %s in %s", name, store->path);
 	rc = cat_index_mark_removing(store, name, e);
-	/* On a full disk removing is what helps; a crash would list it as missing. */
-	if (rc < 0 && rc != -ENOSPC)
+	if (rc < 0)
 		return rc;
 	k = keep_stamp(store, dirfd);
 	rc = move_to_trash(store, name, unique, e);
@@ -108,9 +110,7 @@ int cat_snapshot_remove(struct store *store, const char *name, struct err *e)
 		rc = remove_dir(store, row.name, fd, e);
 	if (rc < 0)
 		return rc;
-	/* The directory is gone: a row that stays for now is dropped by the next comparison. */
-	rc = cat_index_drop(store, row.name, e);
-	return fd >= 0 && rc == -ENOSPC ? 0 : rc;
+	return cat_index_drop(store, row.name, e);
 }
 
 static int sync_quick(struct store *store, void *arg, struct err *e)

@@ -16,8 +16,10 @@
 
 static int errno_of(sqlite3 *db, int result)
 {
-	/* Shared memory that cannot grow is reported as an I/O error. */
-	if (sqlite3_system_errno(db) == ENOSPC && (result & 0xff) == SQLITE_IOERR)
+	int sys = sqlite3_system_errno(db);
+
+	/* So are reported shared memory that cannot grow, and a quota. */
+	if ((result & 0xff) == SQLITE_IOERR && (sys == ENOSPC || sys == EDQUOT))
 		return ENOSPC;
 	switch (result & 0xff) {
 	case SQLITE_CORRUPT:

@@ -1,6 +1,7 @@
 /* The rows that publish and remove change themselves: see internal.h. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 
 #include "catalog/db.h"
 #include "catalog/internal.h"
@@ -50,10 +51,21 @@ int cat_index_mark_removing(struct store *store, const char *name, struct err *e
 	return cat_index_run(store, change, &c, e);
 }
 
+static int drop(struct store *store, void *arg, struct err *e)
+{
+	struct change c = { arg, "DELETE FROM snapshot WHERE name = ?1" };
+	struct stat st;
+
+	if (fstatat(store->snapshots, c.name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		c.sql = "DELETE FROM snapshot WHERE name = ?1 AND (missing OR removing)";
+	return change(store, &c, e);
+}
+
 int cat_index_drop(struct store *store, const char *name, struct err *e)
 {
-	struct change c = { name,
-			    "DELETE FROM snapshot WHERE name = ?1 AND (missing OR removing)" };
-
-	return cat_index_run(store, change, &c, e);
+	/* What was removed from a full disk has made room: the file is tried again. */
+	pthread_mutex_lock(&store->mutex);
+	store->memory_until = 0;
+	pthread_mutex_unlock(&store->mutex);
+	return cat_index_run(store, drop, (void *)(uintptr_t)name, e);
 }

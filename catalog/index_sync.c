@@ -207,8 +207,8 @@ static int apply_batch(struct store *store, const struct entry *v, size_t n, str
 
 	for (size_t i = 0; i < n; i++) {
 		rc = cat_reading_take(store, v[i].name, &r[got]);
-		if (rc == -ENOMEM)
-			return err_sys(e, ENOMEM, "cannot read snapshot %s", v[i].name);
+		if (rc < 0 && rc != -ENOENT)
+			return err_sys(e, -rc, "cannot read snapshot %s", v[i].name);
 		if (rc == 0)
 			got++;
 	}

@@ -68,6 +68,8 @@ static void count_blocks(int fd, bool below, struct cat_row *row)
 	}
 }
 
+#define PLAIN "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+
 static void fill(struct cat_row *row, const struct snapdir *d)
 {
 	const SnapshotManifest *m = d->manifest;
@@ -78,14 +80,27 @@ static void fill(struct cat_row *row, const struct snapdir *d)
 		memcpy(row->parent, m->parent_id.data, UUID_SIZE);
 	row->created_seconds = m->created_at->seconds;
 	row->created_nanos = m->created_at->nanos;
-	snprintf(row->architecture, sizeof(row->architecture), "%s", m->architecture);
+	/* It stands in tables and JSON: where it is not plain it is not known. */
+	if (m->architecture[strspn(m->architecture, PLAIN)] == '\0')
+		snprintf(row->architecture, sizeof(row->architecture), "%s", m->architecture);
 	row->memory_bytes = m->memory_size_bytes;
 	row->vcpus = m->vp_count;
 	memcpy(row->manifest_digest, d->manifest_digest, DIGEST_SIZE);
 }
 
-static void set_damaged(struct cat_row *row, const struct err *e, int rc)
+/*
+ * Damaged, as far as can be told: 0. Or rc, where this process ran out of
+ * something, which says nothing of the snapshot.
+ */
+static int cannot_read(struct reading *r, const struct err *e, int rc)
 {
+	struct cat_row *row = &r->row;
+
+	if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE)
+		return rc;
+	/* What may pass (an I/O error, a permission) is looked at again next time. */
+	if (rc != -EBADMSG && rc != -ENOENT)
+		memset(r->fingerprint, 0, sizeof(r->fingerprint));
 	row->status = CAT_DAMAGED;
 	snprintf(row->problem, sizeof(row->problem), "%.*s", (int)sizeof(row->problem) - 1,
 		 e->text[0] ? e->text : strerror(-rc));
@@ -93,11 +108,13 @@ static void set_damaged(struct cat_row *row, const struct err *e, int rc)
 	for (char *p = row->problem; *p; p++)
 		if (*p == '\n')
 			*p = ' ';
+	return 0;
 }
 
 /* What can be said of the content without reading the memory. */
-static void judge(struct store *store, const struct snapdir *d, struct cat_row *row)
+static int judge(struct store *store, const struct snapdir *d, struct reading *r)
 {
+	struct cat_row *row = &r->row;
 	struct err e = { 0 };
 	auto_fd int memory = proto_snapdir_open_memory(d, row->name, &e);
 	auto_free uint8_t *state = NULL;
@@ -105,20 +122,17 @@ static void judge(struct store *store, const struct snapdir *d, struct cat_row *
 	size_t len;
 	int rc;
 
-	if (memory < 0) {
-		set_damaged(row, &e, memory);
-		return;
-	}
+	if (memory < 0)
+		return cannot_read(r, &e, memory);
 	when = cat_stamp_time(store, memory, d->manifest->memory_digest.data);
 	if (when == 0)
-		return;
+		return 0;
 	rc = proto_snapdir_read_state(d, row->name, &state, &len, &e);
-	if (rc < 0) {
-		set_damaged(row, &e, rc);
-		return;
-	}
+	if (rc < 0)
+		return cannot_read(r, &e, rc);
 	row->status = CAT_VALID;
 	row->verified_at = when;
+	return 0;
 }
 
 int cat_reading_take(struct store *store, const char *name, struct reading *r)
@@ -132,7 +146,8 @@ int cat_reading_take(struct store *store, const char *name, struct reading *r)
 
 	memset(r, 0, sizeof(*r));
 	snprintf(r->row.name, sizeof(r->row.name), "%s", name);
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
+	rc = fd < 0 ? -errno : 0;
+	if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
 		return -ENOENT;
 	if (fstatat(store->snapshots, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -ENOENT;
@@ -140,19 +155,16 @@ int cat_reading_take(struct store *store, const char *name, struct reading *r)
 	/* Before the files are read: a change meanwhile then shows as one. */
 	cat_reading_fingerprint(store, name, r->fingerprint);
 	if (fd < 0) {
-		rc = err_sys(&e, errno, "cannot open snapshot %s", name);
-		set_damaged(&r->row, &e, rc);
-		return 0;
+		rc = err_sys(&e, -rc, "cannot open snapshot %s", name);
+		return cannot_read(r, &e, rc);
 	}
 	count_blocks(fd, true, &r->row);
 	rc = proto_snapdir_open_fd(&d, take_fd(&fd), name, &e);
-	if (rc < 0) {
-		set_damaged(&r->row, &e, rc);
-		return rc == -ENOMEM ? rc : 0;
-	}
+	if (rc < 0)
+		return cannot_read(r, &e, rc);
 	fill(&r->row, &d);
 	r->has_manifest = true;
-	judge(store, &d, &r->row);
+	rc = judge(store, &d, r);
 	proto_snapdir_close(&d);
-	return 0;
+	return rc;
 }

@@ -37,8 +37,8 @@ static int look_up(sqlite3 *db, const struct reading *r, struct known *k, struct
 {
 	auto_stmt sqlite3_stmt *s = NULL;
 	int rc = cat_db_prepare(db,
-				"SELECT manifest_digest, inode, fingerprint, status FROM snapshot "
-				"WHERE name = ?1",
+				"SELECT manifest_digest, inode, fingerprint, status, removing "
+				"FROM snapshot WHERE name = ?1",
 				&s, e);
 
 	*k = (struct known){ 0 };
@@ -53,6 +53,9 @@ static int look_up(sqlite3 *db, const struct reading *r, struct known *k, struct
 	k->same_manifest =
 		k->has_manifest && r->has_manifest &&
 		memcmp(sqlite3_column_blob(s, 0), r->row.manifest_digest, DIGEST_SIZE) == 0;
+	/* The name of one that is being removed is free for another. */
+	if (sqlite3_column_int(s, 4))
+		k->has_manifest = k->same_manifest;
 	k->same_files =
 		k->same_manifest && sqlite3_column_int64(s, 1) == (int64_t)r->inode &&
 		sqlite3_column_int(s, 3) != CAT_REPLACED &&

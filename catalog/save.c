@@ -315,6 +315,9 @@ static int commit(struct save *s, struct work *w, struct err *e)
 		rc = digest_memory(s, w, e);
 	if (rc == 0)
 		rc = write_files(s, w, e);
+	/* The name is free: a missing one of it must not make this a replaced one. */
+	if (rc == 0 && in_store)
+		cat_index_drop(s->store, s->place->name, NULL);
 	if (rc == 0)
 		rc = cat_place_publish(s->place, s->store, e);
 	if (rc < 0)

@@ -49,15 +49,20 @@ static int open_named(const struct store *store, const char *name, struct snapdi
 	return proto_snapdir_open_fd(d, fd, name, e);
 }
 
-static int verify_content(struct store *store, const char *name, bool anew,
+static int verify_content(struct store *store, const struct cat_row *row, bool anew,
 			  struct io_progress *progress, struct err *e)
 {
+	const char *name = row->name;
 	struct snapdir d;
 	int rc = open_named(store, name, &d, e);
 
 	if (rc < 0)
 		return rc;
-	rc = verify_state(&d, name, e);
+	/* The outcome is kept for the manifest that was looked up. */
+	if (memcmp(d.manifest_digest, row->manifest_digest, DIGEST_SIZE) != 0)
+		rc = err_env(e, EAGAIN, "snapshot %s changed meanwhile: verify it again", name);
+	if (rc == 0)
+		rc = verify_state(&d, name, e);
 	if (rc == 0)
 		rc = verify_memory(store, &d, name, anew, progress, e);
 	proto_snapdir_close(&d);
@@ -85,7 +90,7 @@ int cat_verify_snapshot(struct store *store, const char *name, bool anew,
 				  "snapshot %s was replaced by another of the same name; `snapctl "
 				  "reindex --accept %s` takes it as it is now",
 				  row.name, row.name);
-	rc = verify_content(store, row.name, anew, progress, e);
+	rc = verify_content(store, &row, anew, progress, e);
 	if (rc == 0)
 		cat_index_set_status(store, row.name, row.manifest_digest, CAT_VALID, "", NULL);
 	/* What could not be read is not known to be damaged: its status stays. */

@@ -3,6 +3,7 @@
 
 #include "catalog/change.h"
 #include "catalog/check.h"
+#include "catalog/internal.h"
 
 static struct store *three(struct rig *r)
 {
@@ -256,6 +257,46 @@ static void crash_while_removing_is_the_old_world_or_the_new(void **state)
 	cat_store_close(store);
 }
 
+static void name_of_a_removed_or_missing_one_is_free(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = three(r);
+
+	/* Killed after the rename, and another came by that name. */
+	rig_shell("sqlite3 '%s/catalog.db' \"UPDATE snapshot SET removing=1 WHERE name='b'\"",
+		  r->store);
+	rig_shell("cd '%s' && mv snapshots/b trash/b && cp -r snapshots/c snapshots/b", r->store);
+	rig_expect(store, "a=valid b=unverified c=valid ");
+	/* A publisher that is killed before it has changed the index leaves the name's row gone. */
+	rig_shell("rm -rf '%s/snapshots/b'", r->store);
+	rig_expect(store, "a=valid b=missing c=valid ");
+	assert_int_equal(cat_index_drop(store, "b", NULL), 0);
+	assert_int_equal(cat_index_drop(store, "a", NULL), 0);
+	rig_shell("cd '%s/snapshots' && cp -r a b", r->store);
+	rig_expect(store, "a=valid b=unverified c=valid ");
+	cat_store_close(store);
+}
+
+static void lack_of_descriptors_is_no_damage(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = three(r);
+	char text[1024];
+
+	for (int more = 0; more < 12; more++) {
+		/* Changed, so that it has to be read. */
+		rig_shell("chmod 0400 '%s'/snapshots/*/manifest.bin", r->store);
+		text[0] = '\0';
+		rig_limit_descriptors(more);
+		if (cat_index_list(store, rig_list_row, text, NULL) == 0)
+			assert_string_equal(text, "a=valid b=valid c=valid ");
+		rig_limit_descriptors(-1);
+		rig_expect(store, "a=valid b=valid c=valid ");
+	}
+	assert_string_equal(text, "a=valid b=valid c=valid ");
+	cat_store_close(store);
+}
+
 static int count(void *arg, const struct finding *f)
 {
 	(void)f;
@@ -336,6 +377,8 @@ int main(void)
 		WITH_RIG(rename_keeps_id_and_refuses_taken),
 		WITH_RIG(remove_leaves_links_and_stamps_of_others),
 		WITH_RIG(crash_while_removing_is_the_old_world_or_the_new),
+		WITH_RIG(name_of_a_removed_or_missing_one_is_free),
+		WITH_RIG(lack_of_descriptors_is_no_damage),
 		WITH_RIG(check_finds_each_thing_once),
 		WITH_RIG(status_kept_only_for_the_manifest_it_was_about),
 		WITH_RIG(many_snapshots_are_all_listed),
