@@ -22,7 +22,7 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 	/* An index that cannot be asked takes nothing away: the directory is the truth. */
 	c->indexed = sfs_snap_row(s, v, store, &c->row) == 0;
 	if (!v->dir.manifest) {
-		c->status = CAT_DAMAGED;
+		c->status = v->rc == -EBADMSG ? CAT_DAMAGED : CAT_UNVERIFIED;
 		memcpy(c->problem, v->problem, sizeof(c->problem));
 		return;
 	}

@@ -120,12 +120,18 @@ static int check_condition(struct fs *fs, const struct node *n, struct view *v)
 
 	if (atomic_load(&v->settled))
 		return 0;
+	/* It could not be read just now, which is no damage. */
+	if (v->rc < 0 && v->rc != -EBADMSG)
+		return v->rc;
 	sfs_snap_condition(n->snap, v, fs->store, &c);
 	/* What the index calls damaged may have been mended: its digests will tell. */
 	if (c.status != CAT_REPLACED && v->dir.manifest) {
 		atomic_store(&v->settled, c.status == CAT_VALID);
 		return 0;
 	}
+	/* Being removed: its files go before it does, and that is no damage. */
+	if (!sfs_snap_is_listed(n->snap, v, fs->store))
+		return -ESTALE;
 	sfs_snap_report(n->snap, v, fs->store, c.status, c.problem);
 	return -EIO;
 }

@@ -116,8 +116,9 @@ static struct view *load(struct snap *s, const struct identity *manifest)
 		return v;
 	}
 	v->dir.dirfd = -1;
+	v->rc = rc == -ENOENT ? -EBADMSG : rc;
 	/* What may pass (descriptors, memory, the disk) is tried again next time. */
-	if (rc != -EBADMSG && rc != -ENOENT)
+	if (v->rc != -EBADMSG)
 		v->manifest = (struct identity){ 0 };
 	snprintf(v->problem, sizeof(v->problem), "%.*s", (int)strcspn(e.text, "\n"), e.text);
 	if (!*v->problem)

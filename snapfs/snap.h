@@ -34,9 +34,10 @@ bool sfs_identity_equal(const struct identity *a, const struct identity *b);
  * but for what came of asking about it.
  */
 struct view {
-	unsigned refs;			/* guarded by the snapshot's lock */
-	struct identity manifest;	/* of manifest.bin when it was read */
-	struct snapdir dir;		/* dirfd is the snapshot's; manifest NULL: damaged */
+	unsigned refs;		  /* guarded by the snapshot's lock */
+	struct identity manifest; /* of manifest.bin when it was read */
+	struct snapdir dir;	  /* dirfd is the snapshot's; manifest NULL: see rc */
+	int rc; /* 0, -EBADMSG (damaged), or the negative errno that kept it from being read */
 	char problem[SNAP_PROBLEM_MAX]; /* empty: none */
 	/*
 	 * The index has this manifest under this directory's name, and calls it
@@ -97,7 +98,7 @@ bool sfs_snap_is_bad(struct snap *s, const struct identity *memory, char problem
 /* How a snapshot is, for those that ask: status, the xattr, an open. */
 struct condition {
 	enum cat_status status;		/* valid, unverified, damaged or replaced */
-	char problem[SNAP_PROBLEM_MAX]; /* of a damaged or replaced one */
+	char problem[SNAP_PROBLEM_MAX]; /* of a damaged, replaced or unreadable one */
 	bool indexed;			/* row holds something */
 	struct cat_row row;
 };
