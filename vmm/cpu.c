@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "lost_page.h"
+
 static void on_kick(int sig)
 {
 	(void)sig;
@@ -124,11 +126,25 @@ static void on_mmio(struct cpu *c, struct kvm_run *run)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
 }
 
+/* True, and said, where the vCPU failed for want of a RAM page. */
+static bool was_lost_page(struct cpu *c, const char *form)
+{
+	uint64_t address;
+
+	if (!lost_page_find(&c->machine->ram, c->machine->vm.vcpu[c->index].fd, &address))
+		return false;
+	report_fault(c, address, form);
+	return true;
+}
+
 static void on_shutdown(struct cpu *c, struct kvm_run *run)
 {
 	(void)run;
 	/* A triple fault: how a PC resets itself when all else has failed. */
-	machine_post(c->machine, EVENT_RESET, HOLD_RESET);
+	if (was_lost_page(c, "triple fault over a missing page"))
+		lost_page_undo(c->machine->vm.vcpu[c->index].fd);
+	else
+		machine_post(c->machine, EVENT_RESET, HOLD_RESET);
 }
 
 static void on_system_event(struct cpu *c, struct kvm_run *run)
@@ -147,7 +163,9 @@ static void on_fail_entry(struct cpu *c, struct kvm_run *run)
 
 static void on_internal_error(struct cpu *c, struct kvm_run *run)
 {
-	report_failure(c, "KVM could not emulate an instruction", run->internal.suberror);
+	if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION ||
+	    !was_lost_page(c, "emulation failed over a missing page"))
+		report_failure(c, "KVM could not emulate an instruction", run->internal.suberror);
 }
 
 static const struct {
