@@ -135,6 +135,18 @@ static int verify_memory(struct restore *r, const struct restore_options *o, str
 	return rc;
 }
 
+/* The mount answers EIO for what is damaged, and says in a file of its own what that is. */
+static int explain(const char *dir, int rc, struct err *e)
+{
+	auto_fd int fd = rc == -EIO ? open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct err found;
+
+	if (fd < 0 || !e || !on_snapfs(fd))
+		return rc;
+	found = *e;
+	return err_refuse(e, EIO, "%s: see %s/status", found.text, dir);
+}
+
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e)
 {
@@ -144,13 +156,13 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 	snprintf(r->label, sizeof(r->label), "%s", o->dir);
 	rc = proto_snapdir_open(&r->dir, AT_FDCWD, o->dir, r->label, e);
 	if (rc < 0)
-		return rc;
+		return explain(o->dir, rc, e);
 	rc = check_all(r, o, e);
 	if (rc == 0)
 		rc = verify_memory(r, o, p, e);
 	if (rc < 0)
 		restore_close(r);
-	return rc;
+	return explain(o->dir, rc, e);
 }
 
 void restore_close(struct restore *r)

@@ -130,7 +130,7 @@ has_line() {
 # wait_line NAME PATTERN: waits for it.
 wait_line() {
 	until_true 20 has_line "$1" "$2" || {
-		tail -5 "$WORK/$1.serial" "$WORK/$1.log" >&2
+		tail -n 5 "$WORK/$1.serial" "$WORK/$1.log" >&2
 		fail "vmm $1 never printed '$2'"
 	}
 }
