@@ -1,0 +1,252 @@
+/*
+ * Writes the fuzzers' seed corpora, small real inputs, into the folder given:
+ * `fuzz_seeds tests/fuzz/corpus`. The bytes are kept in the tree; this is how
+ * they were made, and how they are made again after a format has grown.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "proto/publish.h"
+#include "samples.h"
+
+static int root = -1;
+
+static void put(const char *target, const char *name, const void *bytes, size_t len)
+{
+	auto_fd int folder = -1;
+	struct err e = { 0 };
+
+	mkdirat(root, target, 0755);
+	folder = openat(root, target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	unlinkat(folder, name, 0);
+	if (io_write_file(folder, name, bytes, len, 0644, &e) < 0) {
+		fprintf(stderr, "%s/%s: %s\n", target, name, e.text);
+		exit(1);
+	}
+}
+
+static void put_manifest(const char *name, const SnapshotManifest *m)
+{
+	auto_free uint8_t *buf = NULL;
+	size_t len;
+
+	if (proto_manifest_encode(m, &buf, &len, NULL) == 0)
+		put("fuzz_manifest", name, buf, len);
+}
+
+static void manifests(void)
+{
+	SnapshotManifest openvmm = SNAPSHOT_MANIFEST__INIT;
+	struct sample_manifest s;
+	uint8_t buf[256];
+
+	sample_manifest(&s);
+	put_manifest("whole", &s.m);
+	s.m.version = 2;
+	put_manifest("version_2", &s.m);
+	sample_manifest(&s);
+	s.m.boot = NULL;
+	s.m.machine = NULL;
+	s.m.cpu = NULL;
+	s.m.parent_id.len = 0;
+	put_manifest("least", &s.m);
+	s.m.n_ram = 1;
+	put_manifest("wrong_sum", &s.m);
+	openvmm.version = 1;
+	openvmm.created_at = &s.created;
+	openvmm.openvmm_version = sample_string("0.4.2");
+	openvmm.memory_size_bytes = 1 << 30;
+	openvmm.vp_count = 1;
+	openvmm.page_size = 4096;
+	openvmm.architecture = sample_string("x86_64");
+	put("fuzz_manifest", "openvmm", buf, snapshot_manifest__pack(&openvmm, buf));
+	put("fuzz_manifest", "empty", "", 0);
+}
+
+static void states(void)
+{
+	auto_free uint8_t *buf = NULL, *least = NULL;
+	struct sample_state s;
+	size_t len;
+
+	sample_state(&s);
+	if (proto_state_encode(&s.s, &buf, &len, NULL) == 0)
+		put("fuzz_state", "whole", buf, len);
+	s.s.n_device = 0;
+	s.s.n_vcpu = 1;
+	s.vcpu[0].xsave.len = s.vcpu[0].sregs2.len = s.vcpu[0].regs.len = 4;
+	if (proto_state_encode(&s.s, &least, &len, NULL) == 0)
+		put("fuzz_state", "one_vcpu", least, len);
+	put("fuzz_state", "empty", "", 0);
+}
+
+static void put_request(const char *name, const PublishRequest *m)
+{
+	uint8_t buf[PUBLISH_MAX];
+
+	put("fuzz_publish", name, buf, publish_request__pack(m, buf));
+}
+
+static void messages(void)
+{
+	RamRequest ram = RAM_REQUEST__INIT;
+	TrustRequest trust = TRUST_REQUEST__INIT;
+	SaveRequest save = SAVE_REQUEST__INIT;
+	CommitRequest commit = COMMIT_REQUEST__INIT;
+	AbortRequest give_up = ABORT_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	PublishReply reply = PUBLISH_REPLY__INIT;
+	char *notices[] = { sample_string("copied, because the disk is another") };
+	uint8_t digest[32], buf[PUBLISH_MAX];
+
+	ram.size = 1 << 30;
+	ram.path = sample_string("/srv/ram");
+	ram.reserve = true;
+	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
+	m.ram = &ram;
+	put_request("ram", &m);
+	trust.memory_digest = sample_bytes(digest, 32, 1);
+	m.what_case = PUBLISH_REQUEST__WHAT_TRUST;
+	m.trust = &trust;
+	put_request("trust", &m);
+	save.name = sample_string("before-upgrade");
+	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
+	m.save = &save;
+	put_request("save", &m);
+	commit.ram_is_own = true;
+	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
+	m.commit = &commit;
+	put_request("commit", &m);
+	m.what_case = PUBLISH_REQUEST__WHAT_ABORT;
+	m.abort = &give_up;
+	put_request("abort", &m);
+	reply.status = 1;
+	reply.error = sample_string("a snapshot of this name exists");
+	reply.id = sample_bytes(digest, 16, 1);
+	reply.path = sample_string("/store/snapshots/a");
+	reply.notice = notices;
+	reply.n_notice = 1;
+	reply.bytes_done = reply.bytes_total = 1ULL << 33;
+	put("fuzz_publish", "reply", buf, publish_reply__pack(&reply, buf));
+}
+
+/* The fields of a Linux 6 header that are looked at; offsets of boot.rst. */
+static void kernels(void)
+{
+	uint8_t image[4 * 512 + 64] = { 0 };
+
+	image[0x1f1] = 3;
+	image[0x201] = 0x6a;
+	memcpy(image + 0x202, "HdrS\x0f\x02", 6);
+	image[0x211] = 1;
+	memset(image + 0x22c, 0x7f, 4);
+	image[0x236] = 0x3f;
+	image[0x239] = 0x08;
+	image[0x25b] = 0x01;
+	image[0x263] = 0x02;
+	put("fuzz_bzimage", "kernel", image, sizeof(image));
+	put("fuzz_bzimage", "cut", image, 0x268);
+	image[0x206] = 0x0b;
+	put("fuzz_bzimage", "old", image, sizeof(image));
+}
+
+/* See fuzz_devices.c: which, two bytes of length, the state, port accesses. */
+static void put_device(const char *name, uint8_t which, const uint8_t *vm, size_t len,
+		       const char *accesses, size_t n)
+{
+	uint8_t buf[1024] = { which, (uint8_t)len, (uint8_t)(len >> 8) };
+
+	memcpy(buf + 3, vm, len);
+	memcpy(buf + 3 + len, accesses, n);
+	put("fuzz_devices", name, buf, 3 + len + n);
+}
+
+static void devices(void)
+{
+	/* Interrupts on, a byte out, IIR read, loopback, a byte, read back; bytes from the host. */
+	static const char serial[] =
+		"\x01\x0f\x00\x41\x82\x00\x04\x1b\x00\x42\x80\x00\x40\x00\x02\x03";
+	static const char keyboard[] = "\x04\xaa\x80\x00\x84\x00\x04\x60\x00\x47\x04\xd1\x00\xfe";
+	static const char rtc[] = "\x00\x0b\x01\x06\x00\x04\x81\x00\x00\x32\x81\x00";
+	SerialState s = SERIAL_STATE__INIT;
+	I8042State k = I8042_STATE__INIT;
+	RtcState r = RTC_STATE__INIT;
+	uint8_t buf[512], registers[128] = { 0 };
+
+	s.ier = 3;
+	s.mcr = 8;
+	s.dll = 1;
+	s.fcr = 1;
+	s.received = (ProtobufCBinaryData){ 5, (uint8_t *)sample_string("hello") };
+	put_device("serial", 0, buf, serial_state__pack(&s, buf), serial, sizeof(serial) - 1);
+	k.command = 0xd1;
+	k.control = 0x47;
+	k.output = 0x55;
+	k.output_full = true;
+	put_device("keyboard", 1, buf, i8042_state__pack(&k, buf), keyboard, sizeof(keyboard) - 1);
+	registers[11] = 2;
+	r.selected = 0x0f;
+	r.registers = (ProtobufCBinaryData){ 128, registers };
+	put_device("rtc", 2, buf, rtc_state__pack(&r, buf), rtc, sizeof(rtc) - 1);
+}
+
+static void texts(void)
+{
+	static const char *const texts[] = {
+		"0",
+		"18446744073709551615",
+		"512MiB",
+		"2g",
+		"16777216T",
+		"-1",
+		"01986b3c-1d2e-7f40-8a5b-6c7d8e9fa0ff",
+		"caf\xc3\xa9 \xf0\x9f\x98\x80",
+		"\xed\xa0\x80\xc0\xaf\x1b[2J\xc2\x85",
+		"",
+	};
+	static const char *const lines[] = {
+		"--kernel\nbzImage\n--initrd\nfile\n--cmdline\nquiet ro\n-m\n1G\n-p\n1",
+		"--restore-snapshot\ndir\n--check\n--trust-memory\n--paused",
+		"--demo-guest\n--private-memory\n--memory=64M\n--serial\nfile=x\n--control\nsock",
+		"--memory-backing-file\nfile\n--no-reserve\n--store\ndir\n--demo-guest",
+		"--check-host\n--json",
+		"--help",
+		"--version",
+		"-m\n0",
+		"--bogus\n--\noperand",
+		"-zm",
+	};
+
+	for (int i = 0; i < 10; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "%d", i);
+		put("fuzz_text", name, texts[i], strlen(texts[i]));
+		put("fuzz_options", name, lines[i], strlen(lines[i]));
+	}
+}
+
+int main(int argc, char **argv)
+{
+	root = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (root < 0) {
+		fprintf(stderr, "usage: fuzz_seeds FOLDER\n");
+		return 2;
+	}
+	manifests();
+	states();
+	messages();
+	kernels();
+	devices();
+	texts();
+	close(root);
+	return 0;
+}
