@@ -113,14 +113,6 @@ int cat_snapshot_remove(struct store *store, const char *name, struct err *e)
 	return cat_index_drop(store, row.name, e);
 }
 
-static int sync_quick(struct store *store, void *arg, struct err *e)
-{
-	(void)arg;
-	/* This change may be within the clock tick of the last comparison. */
-	store->synced = (struct timespec){ 0 };
-	return cat_index_sync(store, CAT_SYNC_QUICK, e);
-}
-
 /* A missing row of the new name would keep the renamed one from being recognized. */
 static int make_room(struct store *store, const char *to, struct err *e)
 {
@@ -158,7 +150,7 @@ int cat_snapshot_rename(struct store *store, const char *from, const char *to, s
 		return err_sys(e, -rc, "cannot rename snapshot %s", row.name);
 	if (fsync(store->snapshots) < 0)
 		return err_sys(e, errno, "cannot make the renaming of %s durable", row.name);
-	return cat_index_run(store, sync_quick, NULL, e);
+	return cat_index_rename(store, row.name, to, e);
 }
 
 static int reindex(struct store *store, void *arg, struct err *e)

@@ -142,5 +142,7 @@ int cat_index_add(struct store *store, const char *name, struct err *e);
 
 /* Marks the row as being removed: a crash is then no 'missing'. */
 int cat_index_mark_removing(struct store *store, const char *name, struct err *e);
+/* Renames the row of a directory that was just renamed, and compares all again. */
+int cat_index_rename(struct store *store, const char *from, const char *to, struct err *e);
 /* Drops the row, unless a directory of that name is there that is not being removed. */
 int cat_index_drop(struct store *store, const char *name, struct err *e);

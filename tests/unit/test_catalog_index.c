@@ -213,6 +213,21 @@ static void rename_keeps_id_and_refuses_taken(void **state)
 	cat_store_close(store);
 }
 
+static void rename_of_a_damaged_one_leaves_no_missing(void **state)
+{
+	struct rig *r = *state;
+	struct store *store = three(r);
+	struct cat_row row;
+
+	rig_shell("printf x >'%s/snapshots/b/manifest.bin'", r->store);
+	rig_expect(store, "a=valid b=damaged c=valid ");
+	assert_int_equal(cat_snapshot_rename(store, "b", "d", NULL), 0);
+	rig_expect(store, "a=valid d=damaged c=valid ");
+	assert_int_equal(cat_index_find(store, "d", &row, NULL), 0);
+	assert_int_equal(row.memory_bytes, RIG_RAM);
+	cat_store_close(store);
+}
+
 static void remove_leaves_links_and_stamps_of_others(void **state)
 {
 	struct rig *r = *state;
@@ -375,6 +390,7 @@ int main(void)
 		WITH_RIG(index_damaged_while_open_is_rebuilt),
 		WITH_RIG(newer_index_is_refused_and_kept),
 		WITH_RIG(rename_keeps_id_and_refuses_taken),
+		WITH_RIG(rename_of_a_damaged_one_leaves_no_missing),
 		WITH_RIG(remove_leaves_links_and_stamps_of_others),
 		WITH_RIG(crash_while_removing_is_the_old_world_or_the_new),
 		WITH_RIG(name_of_a_removed_or_missing_one_is_free),
