@@ -272,11 +272,6 @@ static void skip_being_removed(struct store *store, struct listing *changed)
 	changed->n = kept;
 }
 
-static bool same_time(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
 /* Keeps the time that the rows agree with, if it says that nothing followed. */
 static void keep_time(struct store *store, struct timespec changed)
 {
@@ -284,7 +279,7 @@ static void keep_time(struct store *store, struct timespec changed)
 	int64_t age;
 
 	clock_gettime(CLOCK_REALTIME_COARSE, &now);
-	age = ((int64_t)now.tv_sec - changed.tv_sec) * 1000000000LL + now.tv_nsec - changed.tv_nsec;
+	age = (int64_t)((uint64_t)nanoseconds(now) - (uint64_t)nanoseconds(changed));
 	store->synced = age > SETTLED_NS ? changed : (struct timespec){ 0 };
 }
 
@@ -298,7 +293,7 @@ int cat_index_sync(struct store *store, enum cat_sync how, struct err *e)
 
 	if (fstat(store->snapshots, &st) < 0)
 		return err_sys(e, errno, "cannot read %s/snapshots", store->path);
-	if (how == CAT_SYNC_QUICK && same_time(st.st_mtim, store->synced))
+	if (how == CAT_SYNC_QUICK && nanoseconds(st.st_mtim) == nanoseconds(store->synced))
 		return 0;
 	rc = list_dirs(store, &dirs);
 	if (rc < 0)

@@ -45,6 +45,12 @@ struct store {
 	int64_t stamps_after; /* CLOCK_MONOTONIC seconds: not tried again before */
 };
 
+/* Wraps for times no file has; only equality and short distances are asked of it. */
+static inline int64_t nanoseconds(struct timespec t)
+{
+	return (int64_t)((uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec);
+}
+
 static inline int64_t monotonic_seconds(void)
 {
 	struct timespec now;

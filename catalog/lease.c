@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "catalog/internal.h"
 #include "catalog/stamps.h"
 
 struct lease cat_lease_take(int fd)
@@ -41,18 +42,14 @@ void cat_lease_check(struct lease *l)
 	}
 }
 
-static bool same_time(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
 bool cat_lease_unbroken(struct lease *l)
 {
 	struct stat now;
 
 	cat_lease_check(l);
 	return l->fd >= 0 && fstat(l->fd, &now) == 0 && now.st_size == l->st.st_size &&
-	       same_time(now.st_mtim, l->st.st_mtim) && same_time(now.st_ctim, l->st.st_ctim);
+	       nanoseconds(now.st_mtim) == nanoseconds(l->st.st_mtim) &&
+	       nanoseconds(now.st_ctim) == nanoseconds(l->st.st_ctim);
 }
 
 void cat_lease_drop(struct lease *l)

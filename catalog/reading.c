@@ -13,12 +13,6 @@
 
 static const char *const fingerprinted[] = { SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_MEMORY };
 
-static int64_t nanoseconds(struct timespec t)
-{
-	/* Wraps for times no file has; only equality is asked of it. */
-	return (int64_t)((uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec);
-}
-
 void cat_reading_fingerprint(const struct store *store, const char *name,
 			     int64_t fingerprint[FINGERPRINT_WORDS])
 {

@@ -56,11 +56,6 @@ struct identity {
 /* A database that cannot be opened is left alone for so long. */
 #define RETRY_SECONDS 10
 
-static int64_t nanoseconds(struct timespec t)
-{
-	return (int64_t)((uint64_t)t.tv_sec * 1000000000ULL + (uint64_t)t.tv_nsec);
-}
-
 static int identify(int fd, struct identity *id)
 {
 	struct fs_uuid uuid = { 0 };
