@@ -99,13 +99,15 @@ make_disk() {
 
 # start_qemu: in the background, its pid in $qemu. What the script prints goes
 # through a pipe, because QEMU makes the descriptor it writes to non-blocking,
-# and ours belongs to others too. QEMU ends with this script whatever ends that.
+# and ours belongs to others too; and in whole lines (sed), because QEMU writes
+# byte by byte and we say things in between. QEMU ends with this script whatever
+# ends that.
 start_qemu() {
 	make_disk
 	rm -f "$work/console" "$work/control" "$work/out"
 	touch "$work/console" "$work/control"
 	mkfifo "$work/out"
-	cat "$work/out" &
+	sed -u '' "$work/out" &
 	reader=$!
 	setpriv --pdeathsig KILL qemu-system-x86_64 "${accel[@]}" -cpu EPYC,+svm,-cx16 -m "$memory" \
 		-nodefaults -no-user-config -display none -vga none -no-reboot \
