@@ -54,7 +54,10 @@ requires_fuse() {
 
 requires() {
 	command -v "$1" >/dev/null || skip "$1 is not installed"
+	# The interpreter itself: what stands for it in the path may take its time.
+	if [ "$1" = python3 ]; then python=$(python3 -c 'import sys; print(sys.executable)'); fi
 }
+python=python3
 
 # expect STATUS COMMAND..: runs it, its output in $WORK/out, and checks its exit status.
 expect() {
@@ -189,7 +192,7 @@ sums() { (cd "$1" && sha256sum manifest.bin state.bin memory.bin); }
 field() { grep -o "\"$1\":\(\"[^\"]*\"\|[^,}]*\)" | head -1 | sed 's/^[^:]*://; s/^"//; s/"$//'; }
 
 # json EXPRESSION: prints what it is in Python, with d the JSON on standard input.
-json() { python3 -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
+json() { "$python" -c "import json, sys; d = json.load(sys.stdin); print($1)"; }
 
 # of_list NAME KEY: a member of a snapshot in `snapctl list`.
 of_list() {
