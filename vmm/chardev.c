@@ -10,6 +10,7 @@ void chardev_init(struct chardev *c, int fd)
 	c->fd = fd;
 	c->head = 0;
 	c->len = 0;
+	c->told_full = false;
 	pthread_mutex_init(&c->lock, NULL);
 }
 
@@ -71,8 +72,21 @@ bool chardev_has_room(struct chardev *c)
 
 	pthread_mutex_lock(&c->lock);
 	room = c->len < CHARDEV_BUFFER;
+	c->told_full |= !room;
 	pthread_mutex_unlock(&c->lock);
 	return room;
+}
+
+bool chardev_take_drained(struct chardev *c)
+{
+	bool drained;
+
+	pthread_mutex_lock(&c->lock);
+	drained = c->told_full && c->len < CHARDEV_BUFFER;
+	if (drained)
+		c->told_full = false;
+	pthread_mutex_unlock(&c->lock);
+	return drained;
 }
 
 bool chardev_flush(struct chardev *c)

@@ -70,7 +70,12 @@ static void edit(struct console *c, char ch)
 	if (ch == '\r' || ch == '\n') {
 		if (c->terminal)
 			say("\n");
-		run_line(c);
+		if (c->len < CONSOLE_LINE - 1) {
+			run_line(c);
+		} else {
+			say("error: the line is too long\n");
+			new_prompt(c);
+		}
 	} else if (c->terminal && (ch == BACKSPACE || ch == '\b')) {
 		if (c->len) {
 			c->len--;
@@ -104,12 +109,12 @@ static void escape(struct console *c, char ch)
 /* One byte of input. False: it cannot be taken now. */
 static bool take(struct console *c, uint8_t byte)
 {
-	if (c->prompt && c->waiting)
-		return false;
-	if (c->escape) {
+	if (c->escape) { /* also while a save is waited for: one may leave meanwhile */
 		escape(c, (char)byte);
 	} else if (c->terminal && byte == CTRL_KEY('a')) {
 		c->escape = true;
+	} else if (c->prompt && c->waiting) {
+		return false;
 	} else if (c->prompt) {
 		edit(c, (char)byte);
 	} else if (serial_receive(c->serial, &byte, 1) == 0) {
@@ -163,10 +168,17 @@ static void on_stdin(void *arg, uint32_t events)
 	consume(c);
 }
 
+bool console_waits(const struct console *c)
+{
+	return c->npending || (!c->watched && !c->ended);
+}
+
 void console_poll(struct console *c)
 {
 	if (c->npending)
 		consume(c);
+	else if (console_waits(c))
+		on_stdin(c, EPOLLIN);
 }
 
 static int make_raw(struct console *c)
@@ -190,6 +202,11 @@ int console_open(struct console *c, struct loop *loop, struct monitor *monitor,
 
 	*c = (struct console){ .loop = loop, .monitor = monitor, .serial = serial };
 	c->prompt = serial == NULL;
+	if (isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) != getpgrp()) {
+		/* The shell's or another job's: to touch it would stop this process. */
+		c->ended = true;
+		return 0;
+	}
 	if (isatty(STDIN_FILENO)) {
 		rc = make_raw(c);
 		if (rc < 0)
@@ -198,10 +215,9 @@ int console_open(struct console *c, struct loop *loop, struct monitor *monitor,
 		if (serial)
 			say("vmm: Ctrl-a c for the prompt, Ctrl-a x to quit\n");
 	}
-	watch(c, true);
-	if (!c->watched) /* a regular file or /dev/null cannot be waited for: it is all there */
-		on_stdin(c, EPOLLIN);
 	new_prompt(c);
+	watch(c,
+	      true); /* a regular file or /dev/null cannot be waited for: console_poll() reads it */
 	return 0;
 }
 

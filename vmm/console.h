@@ -5,7 +5,8 @@
  * (raw). Ctrl-a c switches to the "vmm>" prompt and back, Ctrl-a x quits,
  * Ctrl-a Ctrl-a is Ctrl-a. Standard input that is no terminal goes to the
  * guest as it is. Where the serial line is elsewhere, standard input is the
- * prompt, on a terminal or a pipe. Main thread only.
+ * prompt, on a terminal or a pipe. The terminal of another job (vmm started with
+ * '&') is left alone. Main thread only.
  */
 #pragma once
 
@@ -39,5 +40,9 @@ int console_open(struct console *c, struct loop *loop, struct monitor *monitor,
 /* Gives the terminal back as it was. Safe to call twice. */
 void console_close(struct console *c);
 
-/* The guest has read some: input that did not fit goes on. Called now and then. */
+/*
+ * Goes on with input that did not fit or cannot be waited for (a regular file).
+ * To be called soon again while console_waits().
+ */
 void console_poll(struct console *c);
+bool console_waits(const struct console *c);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "check_host.h"
 #include "console.h"
@@ -36,6 +37,18 @@ struct program {
 
 /* ---- the machine ---- */
 
+/*
+ * A terminal is opened anew: it takes no more than it has room for, whatever
+ * poll(2) said, and O_NONBLOCK on standard output would be the shell's, too.
+ */
+static int open_stdout(struct program *p)
+{
+	if (isatty(STDOUT_FILENO))
+		p->serial_fd = open(io_fd_path(STDOUT_FILENO).text,
+				    O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	return p->serial_fd >= 0 ? p->serial_fd : STDOUT_FILENO;
+}
+
 /* Where the serial line ends: a descriptor, or -1 for nowhere. */
 static int open_serial(struct program *p, struct err *e)
 {
@@ -43,13 +56,18 @@ static int open_serial(struct program *p, struct err *e)
 
 	p->serial_fd = -1;
 	if (strcmp(where, "stdio") == 0)
-		return STDOUT_FILENO;
+		return open_stdout(p);
 	if (strcmp(where, "none") == 0)
 		return -1;
 	if (strncmp(where, "file=", 5) != 0 || !where[5])
 		return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'",
 				 where);
-	p->serial_fd = open(where + 5, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+	/* O_NONBLOCK: a FIFO that nobody reads would be waited for, without end. */
+	p->serial_fd = open(where + 5,
+			    O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600);
+	if (p->serial_fd < 0 && errno == ENXIO)
+		return err_refuse(e, ENXIO,
+				  "--serial %s: nobody reads there: start its reader first", where);
 	if (p->serial_fd < 0)
 		return err_sys(e, errno, "--serial %s", where);
 	return p->serial_fd;
@@ -166,15 +184,23 @@ static void on_publisher(void *arg, uint32_t events)
 		loop_remove(&p->loop, sock);
 }
 
+/*
+ * From here on a signal ends vmm in order; before, while it waits for the disk
+ * or verifies gigabytes, it ends vmm at once, and there is nothing to put right.
+ */
 static int open_signals(struct program *p)
 {
+	struct sigaction hangup = { .sa_handler = SIG_DFL };
 	sigset_t set;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	signal(SIGPIPE, SIG_IGN);
+	sigaddset(&set, SIGQUIT);
+	/* nohup(1) ignores it; once blocked it would come all the same. */
+	sigaction(SIGHUP, NULL, &hangup);
+	if (hangup.sa_handler != SIG_IGN)
+		sigaddset(&set, SIGHUP);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return -errno;
 	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -209,7 +235,7 @@ static int pending_ms(struct program *p)
 	if (chardev_flush(&p->machine.console))
 		return 10;
 	console_poll(&p->console);
-	return p->console.npending ? 10 : 500;
+	return console_waits(&p->console) ? 10 : 500;
 }
 
 static int serve(struct program *p, struct err *e)
@@ -217,15 +243,16 @@ static int serve(struct program *p, struct err *e)
 	bool waited = false;
 
 	while (!p->monitor.quit || p->monitor.save.phase != SAVE_IDLE) {
-		bool full = !chardev_has_room(&p->machine.console);
 		int rc = loop_step(&p->loop, pending_ms(p));
 
 		if (rc < 0)
 			return err_sys(e, -rc, "the main loop failed");
-		if (full && chardev_has_room(&p->machine.console))
+		if (chardev_take_drained(&p->machine.console))
 			serial_output_drained(&p->machine.serial);
-		if (p->monitor.quit && p->monitor.save.phase != SAVE_IDLE && !waited) {
+		/* What is published is taken already: the guest need not live on for it. */
+		if (p->monitor.quit && p->monitor.save.phase == SAVE_PUBLISHING && !waited) {
 			waited = true;
+			machine_hold(&p->machine, HOLD_END);
 			log_info("quitting when the save of %s is done", p->monitor.save_name);
 		}
 	}
@@ -239,6 +266,9 @@ static int run(struct program *p, struct err *e)
 	if (rc < 0)
 		return rc;
 	monitor_init(&p->monitor, &p->machine, &p->publisher);
+	rc = open_signals(p);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot set up signals");
 	rc = open_loop(p, e);
 	if (rc == 0)
 		rc = machine_start(&p->machine, e);
@@ -264,10 +294,30 @@ static void clean_up(struct program *p)
 		close(p->serial_fd);
 }
 
+/*
+ * Standard input, output and error are there, if need be as /dev/null: else the
+ * next thing opened, guest RAM for one, gets their numbers and what is printed.
+ */
+static int open_standard(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
 static int start(struct program *p, int argc, char **argv, struct err *e)
 {
-	int rc = options_parse(&p->options, argc, argv, e);
+	int rc = open_standard();
 
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot open /dev/null");
+	rc = options_parse(&p->options, argc, argv, e);
 	if (rc < 0)
 		return rc;
 	if (p->options.version) {
@@ -280,9 +330,8 @@ static int start(struct program *p, int argc, char **argv, struct err *e)
 	rc = publisher_start(&p->publisher, p->options.store, e);
 	if (rc < 0)
 		return rc;
-	rc = open_signals(p);
-	if (rc == 0)
-		rc = fault_install();
+	signal(SIGPIPE, SIG_IGN);
+	rc = fault_install();
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set up signals");
 	return run(p, e);
