@@ -49,7 +49,8 @@ static void answer(void *arg, json_t *j)
 	if (text)
 		iov[0].iov_len = strlen(text);
 	/* A client that does not read its answers loses them, not the machine its thread. */
-	if (!text || sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (!text ||
+	    sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)(iov[0].iov_len + 1))
 		c->ended = true;
 	if (!c->running)
 		go_on(c);
@@ -130,7 +131,8 @@ static void on_connect(void *arg, uint32_t events)
 /* True where a socket is at `path` whose server has gone. */
 static bool is_dead_socket(const struct sockaddr_un *address)
 {
-	auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* A server that is there and stuck must not be waited for. */
+	auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat st;
 
 	if (fd < 0 || lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))

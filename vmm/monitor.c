@@ -305,6 +305,7 @@ static void on_fault(struct monitor *mon)
 	char page[64] = "KVM does not tell which page";
 
 	machine_hold(m, HOLD_FAULT);
+	machine_tell_paused(m);
 	pthread_mutex_lock(&m->lock);
 	fault = m->fault;
 	pthread_mutex_unlock(&m->lock);

@@ -232,7 +232,9 @@ static int check_quiet(struct machine *m, struct err *e)
 			e, EBUSY,
 			"the guest stands at a RAM page that cannot be had: mend that and "
 			"`resume` first");
-	if (holds & (HOLD_RESET | HOLD_END))
+	if (holds & HOLD_END)
+		return err_refuse(e, ECANCELED, "the machine is ending: it is not saved any more");
+	if (holds & HOLD_RESET)
 		return err_refuse(e, EAGAIN, "the guest is just being reset: try again");
 	return 0;
 }
@@ -240,12 +242,13 @@ static int check_quiet(struct machine *m, struct err *e)
 /* RAM that is a file of the machine's own: go on over a private mapping of it. */
 static int freeze(struct machine *m, struct ram *frozen, struct taken *t, struct err *e)
 {
-	int rc;
+	int rc = vm_move_ram(&m->vm, frozen, e);
 
-	ram_freeze_commit(&m->ram, frozen, &t->old);
-	rc = vm_move_ram(&m->vm, &m->ram, e);
-	if (rc < 0)
+	if (rc < 0) {
+		vm_move_ram(&m->vm, &m->ram, NULL);
 		return rc;
+	}
+	ram_freeze_commit(&m->ram, frozen, &t->old);
 	t->ram_fd = m->ram.fd;
 	return 0;
 }
@@ -330,8 +333,6 @@ static int take_and_commit(struct save *s, struct err *e)
 		if (rc < 0)
 			rc = err_sys(e, -rc, "cannot pass the state on");
 	}
-	/* A failed freeze may have left the old mapping behind. */
-	ram_release(&t.old);
 	free(t.state);
 	if (rc < 0)
 		return rc;

@@ -15,33 +15,38 @@
 /* Three pages that Intel's KVM wants for itself, in the device hole. */
 #define TSS_ADDRESS 0xfffbd000UL
 
-static int set_slots(const struct vm *vm, const struct ram *ram, bool remove)
+static int set_slot(const struct vm *vm, const struct ram *ram, unsigned i, bool remove)
 {
-	for (unsigned i = 0; i < ram->nregions; i++) {
-		const struct ram_region *r = &ram->region[i];
-		struct kvm_userspace_memory_region slot = {
-			.slot = i,
-			.guest_phys_addr = r->guest_address,
-			.memory_size = remove ? 0 : r->size,
-			.userspace_addr = (uintptr_t)ram->base + r->offset,
-		};
-		int rc = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
+	const struct ram_region *r = &ram->region[i];
+	struct kvm_userspace_memory_region slot = {
+		.slot = i,
+		.guest_phys_addr = r->guest_address,
+		.memory_size = remove ? 0 : r->size,
+		.userspace_addr = (uintptr_t)ram->base + r->offset,
+	};
 
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
+	return kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
+}
+
+static int set_slots(const struct vm *vm, const struct ram *ram)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++)
+		rc = set_slot(vm, ram, i, false);
+	return rc;
 }
 
 int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e)
 {
-	int rc = set_slots(vm, ram, true);
+	int rc = 0;
 
-	if (rc == 0)
-		rc = set_slots(vm, ram, false);
-	if (rc < 0)
-		return err_sys(e, -rc, "cannot move the guest's RAM");
-	return 0;
+	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++) {
+		/* A slot's address is not to be changed. One that is missing is no harm. */
+		set_slot(vm, ram, i, true);
+		rc = set_slot(vm, ram, i, false);
+	}
+	return rc < 0 ? err_sys(e, -rc, "cannot move the guest's RAM") : 0;
 }
 
 static int create_vcpu(struct vm *vm, unsigned id)
@@ -70,7 +75,7 @@ static int build(struct vm *vm, const struct ram *ram, unsigned nvcpus)
 	if (rc < 0)
 		return rc;
 	vm->fd = rc;
-	rc = set_slots(vm, ram, false);
+	rc = set_slots(vm, ram);
 	if (rc == 0)
 		rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
 	if (rc == 0)

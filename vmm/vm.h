@@ -38,7 +38,8 @@ void vm_destroy(struct vm *vm);
 
 /*
  * Points the memory slots at where `ram` is mapped now. The vCPUs must be
- * outside KVM_RUN. 0 or a negative errno.
+ * outside KVM_RUN. 0 or a negative errno: then some have been moved, and moving
+ * them to where they were makes the VM whole again.
  */
 int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e);
 
