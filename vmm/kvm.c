@@ -52,16 +52,33 @@ static int check_capabilities(struct kvm_host *host, struct err *e)
 	return rc;
 }
 
+/*
+ * The memory types (Intel SDM 3A, 12.11): KVM keeps them, eight variable ranges,
+ * and leaves them out of its list.
+ */
+static const struct {
+	uint32_t first, last;
+} mtrrs[] = {
+	{ 0x200, 0x20f }, { 0x250, 0x250 }, { 0x258, 0x259 }, { 0x268, 0x26f }, { 0x2ff, 0x2ff },
+};
+
+#define MTRRS_MAX 32
+
 static int read_msr_list(struct kvm_host *host, struct err *e)
 {
 	int rc;
 
-	host->msrs = calloc(1, sizeof(*host->msrs) + KVM_MSRS_MAX * sizeof(uint32_t));
+	host->msrs = calloc(1, sizeof(*host->msrs) + (KVM_MSRS_MAX + MTRRS_MAX) * sizeof(uint32_t));
 	if (!host->msrs)
 		return err_sys(e, ENOMEM, "cannot ask KVM what it offers");
 	host->msrs->nmsrs = KVM_MSRS_MAX;
 	rc = kvm_ioctl(host->fd, KVM_GET_MSR_INDEX_LIST, host->msrs);
-	return rc < 0 ? err_sys(e, -rc, "cannot ask KVM for its list of MSRs") : 0;
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot ask KVM for its list of MSRs");
+	for (size_t i = 0; i < sizeof(mtrrs) / sizeof(mtrrs[0]); i++)
+		for (uint32_t msr = mtrrs[i].first; msr <= mtrrs[i].last; msr++)
+			host->msrs->indices[host->msrs->nmsrs++] = msr;
+	return 0;
 }
 
 static int open_device(struct err *e)

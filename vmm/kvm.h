@@ -17,7 +17,7 @@ struct kvm_host {
 	int fd;		   /* /dev/kvm, owned */
 	uint32_t run_size; /* bytes of a vCPU's struct kvm_run mapping */
 	bool tsc_control;
-	struct kvm_msr_list *msrs; /* MSRs that KVM keeps, owned */
+	struct kvm_msr_list *msrs; /* MSRs that KVM keeps and the MTRRs, owned */
 };
 
 /* Opens /dev/kvm and asks what is needed to run. 0 or a negative errno. */

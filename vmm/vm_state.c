@@ -23,7 +23,7 @@
 #define XSAVE_MAX	 (1U << 20)
 #define MSR_TSC		 0x10
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_BATCH	 KVM_MSRS_MAX
+#define MSR_BATCH	 128 /* KVM takes fewer than 256 at a time */
 
 /* struct kvm_sregs2 is an extension of struct kvm_sregs that ends otherwise. */
 #define VCPU_PART(field_, type_, get_, set_, name_)                                                \
@@ -144,7 +144,7 @@ static int get_msrs(const struct vm *vm, int fd, VcpuState *s)
 	if (!batch || !s->msr)
 		return -ENOMEM;
 	while (at < list->nmsrs) {
-		uint32_t n = list->nmsrs - at;
+		uint32_t n = list->nmsrs - at < MSR_BATCH ? list->nmsrs - at : MSR_BATCH;
 		int got;
 
 		batch->head.nmsrs = n;
@@ -164,17 +164,19 @@ static int get_msrs(const struct vm *vm, int fd, VcpuState *s)
 			s->msr[s->n_msr++] = m;
 		}
 		at += (uint32_t)got;
-		if (at < list->nmsrs)
+		if ((uint32_t)got < n)
 			log_debug("MSR 0x%x cannot be read on this host", list->indices[at++]);
 	}
 	return 0;
 }
 
+/* Sets what is in the batch, and empties it. */
 static int load_msrs(int fd, struct msr_batch *batch, struct err *e)
 {
 	uint32_t n = batch->head.nmsrs;
 	int done = n ? kvm_ioctl(fd, KVM_SET_MSRS, batch) : 0;
 
+	batch->head.nmsrs = 0;
 	if (done < 0)
 		return err_sys(e, -done, "this host's KVM does not take the saved MSRs");
 	if ((uint32_t)done < n)
@@ -185,34 +187,42 @@ static int load_msrs(int fd, struct msr_batch *batch, struct err *e)
 	return 0;
 }
 
-/* TSC_DEADLINE is armed against the TSC: it goes in when all others are there. */
+/*
+ * TSC_DEADLINE is armed against the TSC: it goes in when all others are there.
+ * One of 0 has perhaps just fired, and the interrupt is nowhere in the state: the
+ * saved TSC, which has passed, makes it fire again. One too many is harmless.
+ */
 static int set_msrs(int fd, const VcpuState *s, struct err *e)
 {
 	auto_free struct msr_batch *batch = calloc(1, sizeof(*batch));
 	const Msr *deadline = NULL;
-	int rc;
+	uint64_t tsc = 0;
+	int rc = 0;
 
 	if (!batch)
 		return err_sys(e, ENOMEM, "cannot load the MSRs");
-	for (size_t i = 0; i < s->n_msr; i++) {
+	for (size_t i = 0; rc == 0 && i < s->n_msr; i++) {
 		uint32_t n = batch->head.nmsrs;
 
 		if (s->msr[i]->index == MSR_TSC_DEADLINE) {
 			deadline = s->msr[i];
 			continue;
 		}
-		if (n == MSR_BATCH)
-			return err_refuse(e, EINVAL, "the snapshot has too many MSRs");
+		if (s->msr[i]->index == MSR_TSC)
+			tsc = s->msr[i]->data;
 		batch->entry[n].index = s->msr[i]->index;
 		batch->entry[n].data = s->msr[i]->data;
 		batch->head.nmsrs = n + 1;
+		if (n + 1 == MSR_BATCH)
+			rc = load_msrs(fd, batch, e);
 	}
-	rc = load_msrs(fd, batch, e);
+	if (rc == 0)
+		rc = load_msrs(fd, batch, e);
 	if (rc < 0 || !deadline)
 		return rc;
 	batch->head.nmsrs = 1;
 	batch->entry[0].index = deadline->index;
-	batch->entry[0].data = deadline->data;
+	batch->entry[0].data = deadline->data ? deadline->data : tsc;
 	return load_msrs(fd, batch, e);
 }
 
