@@ -9,6 +9,7 @@
  *	0x08000	top of a small stack
  *	0x09000	page tables: PML4, PDPT, four page directories of 2 MiB pages
  *	0x20000	command line
+ *	0xe0000	ACPI tables
  *
  * Source: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
  */
@@ -26,6 +27,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/text.h"
+#include "acpi.h"
 #include "bzimage.h"
 #include "demo_guest.h"
 
@@ -39,6 +41,7 @@
 #define FILE_MAX     (1ULL << 30)
 #define LOADER_OTHER 0xff /* type_of_loader: no assigned number */
 #define E820_RAM     1
+#define E820_RESERVED 2
 #define CODE_SEGMENT 0x10
 #define DATA_SEGMENT 0x18
 #define TASK_SEGMENT 0x20
@@ -253,19 +256,20 @@ static int read_boot_file(struct boot_file *f, uint8_t **buf, size_t *len, struc
 	return 0;
 }
 
-static void add_e820(struct boot_params *p, uint64_t from, uint64_t to)
+static void add_e820(struct boot_params *p, uint64_t from, uint64_t to, uint32_t type)
 {
 	p->e820_table[p->e820_entries++] =
-		(struct boot_e820_entry){ .addr = from, .size = to - from, .type = E820_RAM };
+		(struct boot_e820_entry){ .addr = from, .size = to - from, .type = type };
 }
 
 static void describe_ram(struct boot_params *p, const struct ram *ram)
 {
-	add_e820(p, 0, EBDA_START);
-	add_e820(p, HIGH_MEMORY, ram->region[0].size);
+	add_e820(p, 0, EBDA_START, E820_RAM);
+	add_e820(p, ACPI_AT, ACPI_AT + ACPI_ROOM, E820_RESERVED);
+	add_e820(p, HIGH_MEMORY, ram->region[0].size, E820_RAM);
 	if (ram->nregions > 1)
 		add_e820(p, ram->region[1].guest_address,
-			 ram->region[1].guest_address + ram->region[1].size);
+			 ram->region[1].guest_address + ram->region[1].size, E820_RAM);
 }
 
 /* As high as the kernel allows: what lies low, it wants for itself. */
@@ -321,6 +325,7 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	params.hdr.ramdisk_size = (uint32_t)f->initrd_size;
 	params.hdr.cmd_line_ptr = CMDLINE_AT;
 	describe_ram(&params, ram);
+	params.acpi_rsdp_addr = ACPI_AT;
 
 	rc = ram_write(ram, z.load_address, f->kernel + z.kernel_offset, z.kernel_size);
 	if (rc == 0 && f->initrd_size)
@@ -329,6 +334,8 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 		rc = ram_write(ram, CMDLINE_AT, b->cmdline, strlen(b->cmdline) + 1);
 	if (rc == 0)
 		rc = ram_write(ram, BOOT_PARAMS, &params, sizeof(params));
+	if (rc == 0)
+		rc = acpi_write_tables(ram, vm->nvcpus);
 	if (rc == 0)
 		rc = enter(ram, vm, z.load_address + 0x200, BOOT_PARAMS);
 	return rc < 0 ? err_sys(e, -rc, "cannot load the kernel into RAM") : 0;

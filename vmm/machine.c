@@ -24,6 +24,8 @@ static const struct {
 	{ &serial_ops, offsetof(struct machine, serial), "serial0", 0x3f8, 8, 4 },
 	{ &i8042_ops, offsetof(struct machine, keyboard), "i8042", 0x60, 5, 0 },
 	{ &rtc_ops, offsetof(struct machine, rtc), "rtc", 0x70, 2, 0 },
+	{ &power_ops, offsetof(struct machine, power), "power", POWER_PORT, POWER_PORTS,
+	  POWER_IRQ },
 };
 
 #define NDEVICES (sizeof(vdev_table) / sizeof(vdev_table[0]))
@@ -54,6 +56,11 @@ static void request_reset(void *arg)
 	machine_post(arg, EVENT_RESET, HOLD_RESET);
 }
 
+static void request_power_off(void *arg)
+{
+	machine_post(arg, EVENT_POWER_OFF, HOLD_END);
+}
+
 int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 {
 	int rc;
@@ -69,6 +76,7 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	serial_init(&m->serial, &m->console);
 	i8042_init(&m->keyboard);
 	rtc_init(&m->rtc);
+	power_init(&m->power);
 	for (size_t i = 0; i < NDEVICES; i++) {
 		struct vdev *d = device(m, i);
 
@@ -78,7 +86,7 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 			.port = vdev_table[i].port,
 			.nports = vdev_table[i].nports,
 			.irq = vdev_table[i].irq,
-			.host = { m, set_irq, request_reset },
+			.host = { m, set_irq, request_reset, request_power_off },
 		};
 	}
 	if (getrandom(m->generation, sizeof(m->generation), 0) != sizeof(m->generation))

@@ -16,6 +16,7 @@
 #include "boot.h"
 #include "chardev.h"
 #include "i8042.h"
+#include "power.h"
 #include "ram.h"
 #include "rtc.h"
 #include "serial.h"
@@ -35,6 +36,7 @@ enum machine_event {
 	EVENT_RESET = 1,  /* the guest asked for a reset */
 	EVENT_FAULT = 2,  /* host-memory-fault: machine.fault says which */
 	EVENT_FAILED = 4, /* a vCPU cannot go on: machine.failure says why */
+	EVENT_POWER_OFF = 8, /* the guest has powered itself off */
 };
 
 /* A RAM page that the host could not give: one event, whatever its form. */
@@ -66,6 +68,7 @@ struct machine {
 	struct serial serial;
 	struct i8042 keyboard;
 	struct rtc rtc;
+	struct power power;
 	unsigned ncpus;
 	struct cpu cpu[VM_VCPUS_MAX];
 	int event_fd; /* eventfd: a vCPU thread has posted events */

@@ -145,6 +145,14 @@ static json_t *run_status(struct monitor *mon)
 	return j;
 }
 
+static json_t *run_shutdown(struct monitor *mon)
+{
+	if (mon->machine->boot.kind != BOOT_KIND__BOOT_LINUX)
+		return failed("this guest knows no power button: end it with quit");
+	power_press_button(&mon->machine->power);
+	return done();
+}
+
 static json_t *run_quit(struct monitor *mon)
 {
 	mon->quit = true;
@@ -207,6 +215,7 @@ static const struct {
 } commands[] = {
 	{ "pause", run_pause, "stop the guest" },
 	{ "resume", run_resume, "let the guest go on" },
+	{ "shutdown", run_shutdown, "press the guest's power button" },
 	{ "status", run_status, "what the machine is doing" },
 	{ "quit", run_quit, "end the machine and vmm" },
 	{ "help", run_help, "this list" },
@@ -328,6 +337,11 @@ void monitor_on_machine_event(struct monitor *mon)
 		log_error("the guest cannot go on: %s", m->failure);
 		pthread_mutex_unlock(&m->lock);
 		end(mon, STATUS_ENVIRONMENT);
+		return;
+	}
+	if (events & EVENT_POWER_OFF) {
+		log_info("the guest has powered off");
+		end(mon, STATUS_DONE);
 		return;
 	}
 	if (events & EVENT_FAULT)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "proto/manifest.h"
 #include "ram.h"
 
 #define AT(field) offsetof(struct options, field)
@@ -90,9 +91,9 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 			     "--restore-snapshot and what a machine boots from", e);
 	if (rc == 0 && o->check && !o->restore)
 		rc = err_usage(e, EINVAL, "--check goes with --restore-snapshot DIR");
-	if (rc == 0 && o->processors > 1)
-		rc = err_refuse(e, EINVAL, "--processors %u: this version runs one vCPU",
-				o->processors);
+	if (rc == 0 && o->processors > MANIFEST_VCPUS_MAX)
+		rc = err_usage(e, EINVAL, "--processors %u: a machine has 1 to %u vCPUs",
+			       o->processors, MANIFEST_VCPUS_MAX);
 	/* The snapshot says how much; 0 would be taken for not given. */
 	if (rc == 0 && o->restore && memory_given)
 		rc = check_memory(o->memory, e);

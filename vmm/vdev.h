@@ -19,6 +19,7 @@ struct vdev_host {
 	void *arg;
 	void (*set_irq)(void *arg, uint32_t irq, bool level);
 	void (*request_reset)(void *arg);
+	void (*request_power_off)(void *arg);
 };
 
 struct vdev;

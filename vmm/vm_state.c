@@ -478,6 +478,32 @@ int vm_save(const struct vm *vm, VmState *state, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "cannot take the machine's state") : 0;
 }
 
+/*
+ * The saved TSCs were read one after the other, so each vCPU's would stand a
+ * little apart: all get vCPU 0's offset, or clocks run backwards between them.
+ */
+static int equalize_tsc(const struct vm *vm, struct err *e)
+{
+	uint64_t offset;
+	struct kvm_device_attr attr = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (uintptr_t)&offset,
+	};
+
+	/* Not every KVM lets the offset be seen. */
+	if (vm->nvcpus < 2 || kvm_ioctl(vm->vcpu[0].fd, KVM_HAS_DEVICE_ATTR, &attr) < 0)
+		return 0;
+	for (unsigned i = 0; i < vm->nvcpus; i++) {
+		int rc = kvm_ioctl(vm->vcpu[i].fd, i ? KVM_SET_DEVICE_ATTR : KVM_GET_DEVICE_ATTR,
+				   &attr);
+
+		if (rc < 0)
+			return err_sys(e, -rc, "cannot set the TSC offset of vCPU %u", i);
+	}
+	return 0;
+}
+
 int vm_load(struct vm *vm, const VmState *state, struct err *e)
 {
 	int rc = 0;
@@ -487,6 +513,8 @@ int vm_load(struct vm *vm, const VmState *state, struct err *e)
 				  state->n_vcpu, vm->nvcpus);
 	for (unsigned i = 0; rc == 0 && i < vm->nvcpus; i++)
 		rc = load_vcpu(vm, state->vcpu[i], e);
+	if (rc == 0)
+		rc = equalize_tsc(vm, e);
 	if (rc == 0)
 		rc = set_part(vm->fd, &pit_part, state->kvm, e);
 	if (rc == 0)

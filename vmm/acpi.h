@@ -1,0 +1,20 @@
+/*
+ * The ACPI tables of the machine: hardware-reduced, so that there is one small
+ * power device (power.h) instead of a chipset. A kernel learns from them its
+ * processors, its interrupt controllers, the devices on ports, and how to power
+ * off and reset.
+ *
+ * They lie at guest address ACPI_AT: RSDP, XSDT, FADT, MADT, DSDT.
+ * Source: ACPI 6.4, chapters 4.1 (hardware-reduced), 5.2 (tables), 20 (AML).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "ram.h"
+
+#define ACPI_AT	  0xe0000 /* also where a BIOS has the RSDP: 16-byte steps from here */
+#define ACPI_ROOM 0x4000
+
+/* Writes the tables for ncpus processors. 0 or a negative errno of ram_write(). */
+int acpi_write_tables(struct ram *ram, unsigned ncpus);
