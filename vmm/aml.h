@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AML_ROOM  2048 /* bytes; a package's length has 12 bits here */
+#define AML_ROOM   2048 /* bytes; a package's length has 12 bits here */
 #define AML_LOCAL0 0x60
 
 struct aml {

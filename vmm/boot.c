@@ -31,20 +31,20 @@
 #include "bzimage.h"
 #include "demo_guest.h"
 
-#define GDT_AT	     0x500
-#define BOOT_PARAMS  0x7000
-#define STACK_TOP    0x8000
-#define PAGE_TABLES  0x9000
-#define CMDLINE_AT   0x20000
-#define EBDA_START   0x9fc00
-#define HIGH_MEMORY  0x100000
-#define FILE_MAX     (1ULL << 30)
-#define LOADER_OTHER 0xff /* type_of_loader: no assigned number */
-#define E820_RAM     1
+#define GDT_AT	      0x500
+#define BOOT_PARAMS   0x7000
+#define STACK_TOP     0x8000
+#define PAGE_TABLES   0x9000
+#define CMDLINE_AT    0x20000
+#define EBDA_START    0x9fc00
+#define HIGH_MEMORY   0x100000
+#define FILE_MAX      (1ULL << 30)
+#define LOADER_OTHER  0xff /* type_of_loader: no assigned number */
+#define E820_RAM      1
 #define E820_RESERVED 2
-#define CODE_SEGMENT 0x10
-#define DATA_SEGMENT 0x18
-#define TASK_SEGMENT 0x20
+#define CODE_SEGMENT  0x10
+#define DATA_SEGMENT  0x18
+#define TASK_SEGMENT  0x20
 
 #define DEFAULT_CMDLINE "console=ttyS0"
 

@@ -33,9 +33,9 @@ enum hold {
 
 /* What a vCPU thread tells the main thread. */
 enum machine_event {
-	EVENT_RESET = 1,  /* the guest asked for a reset */
-	EVENT_FAULT = 2,  /* host-memory-fault: machine.fault says which */
-	EVENT_FAILED = 4, /* a vCPU cannot go on: machine.failure says why */
+	EVENT_RESET = 1,     /* the guest asked for a reset */
+	EVENT_FAULT = 2,     /* host-memory-fault: machine.fault says which */
+	EVENT_FAILED = 4,    /* a vCPU cannot go on: machine.failure says why */
 	EVENT_POWER_OFF = 8, /* the guest has powered itself off */
 };
 

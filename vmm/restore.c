@@ -14,10 +14,22 @@
 #include "base/progress.h"
 
 /*
- * True where fd lies on a mount of snapfs, which verifies before it serves.
- * Mounting needs the operator's rights, so the type of the mount is to be
- * believed. mountinfo: "36 35 98:0 / /mnt rw - fuse.snapfs snapfs ro".
+ * Whether a line of mountinfo is of a snapfs that root or this user mounted.
+ * With fusermount3 anybody can mount something under that name: what others
+ * mounted is not believed, and hashed as any directory is.
+ *
+ *	36 35 0:98 / /mnt ro,nosuid,nodev - fuse.snapfs snapfs ro,user_id=0,group_id=0
  */
+static bool is_trusted_mount(const char *line)
+{
+	const char *type = strstr(line, " - fuse.snapfs ");
+	const char *user = type ? strstr(type, "user_id=") : NULL;
+	unsigned id;
+
+	return user && sscanf(user, "user_id=%u", &id) == 1 && (id == 0 || id == geteuid());
+}
+
+/* True where fd lies on a mount of snapfs, which verifies before it serves. */
 static bool on_snapfs(int fd)
 {
 	auto_file FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -28,14 +40,11 @@ static bool on_snapfs(int fd)
 	if (!f || fstat(fd, &st) < 0)
 		return false;
 	while (getline(&line, &room, f) > 0) {
-		const char *type = strstr(line, " - ");
 		unsigned major_number, minor_number;
 
-		if (sscanf(line, "%*d %*d %u:%u", &major_number, &minor_number) != 2 || !type)
-			continue;
-		if (major_number == major(st.st_dev) && minor_number == minor(st.st_dev) &&
-		    strncmp(type + 3, "fuse.snapfs ", 12) == 0)
-			return true;
+		if (sscanf(line, "%*d %*d %u:%u", &major_number, &minor_number) == 2 &&
+		    major_number == major(st.st_dev) && minor_number == minor(st.st_dev))
+			return is_trusted_mount(line);
 	}
 	return false;
 }

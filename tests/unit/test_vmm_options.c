@@ -162,15 +162,17 @@ static void parse_each_bad_memory_is_one_sentence(void **state)
 	}
 }
 
-static void parse_more_than_one_vcpu_is_refused(void **state)
+static void parse_more_than_32_vcpus_is_refused(void **state)
 {
 	struct parsed p;
 
 	(void)state;
-	parse(&p, "--demo-guest --processors 2");
+	parse(&p, "--demo-guest --processors 32");
+	assert_int_equal(p.rc, 0);
+	parse(&p, "--demo-guest --processors 33");
 	assert_int_equal(p.rc, -EINVAL);
-	assert_int_equal(p.e.status, STATUS_REFUSED);
-	assert_says(&p.e, "--processors 2");
+	assert_int_equal(p.e.status, STATUS_USAGE);
+	assert_says(&p.e, "--processors 33");
 }
 
 static void parse_largest_numbers_are_not_taken_for_the_default(void **state)
@@ -233,7 +235,7 @@ int main(void)
 		cmocka_unit_test(parse_version_and_check_host_stand_alone),
 		cmocka_unit_test(parse_each_conflict_is_one_sentence),
 		cmocka_unit_test(parse_each_bad_memory_is_one_sentence),
-		cmocka_unit_test(parse_more_than_one_vcpu_is_refused),
+		cmocka_unit_test(parse_more_than_32_vcpus_is_refused),
 		cmocka_unit_test(parse_largest_numbers_are_not_taken_for_the_default),
 		cmocka_unit_test(parse_help_prints_all_options),
 	};
