@@ -13,7 +13,7 @@
 
 #include "ram.h"
 
-#define ACPI_AT	  0xe0000 /* also where a BIOS has the RSDP: 16-byte steps from here */
+#define ACPI_AT	  0xe0000 /* where a BIOS has the RSDP, too */
 #define ACPI_ROOM 0x4000
 
 /* Writes the tables for ncpus processors. 0 or a negative errno of ram_write(). */
