@@ -27,6 +27,10 @@ clean_up() {
 	for m in "${test_mounts[@]}"; do
 		umount -l "$m" 2>/dev/null || fusermount3 -uz "$m" 2>/dev/null || true
 	done
+	# Also what a test has mounted itself, the last first.
+	for m in $(awk -v dir="$WORK/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac); do
+		umount -l "$m"
+	done
 	# What has just been killed may still be making a file.
 	rm -rf "$WORK" 2>/dev/null || { sleep 0.2 && rm -rf "$WORK"; }
 	exit "$status"
@@ -59,6 +63,17 @@ requires() {
 }
 python=python3
 
+# own_mounts: starts the test again where its mounts are seen by nobody else, and
+# end with it. At its very beginning.
+own_mounts() {
+	[ -z "${SNAPFS_TEST_OWN_MOUNTS:-}" ] || return 0
+	[ "$(id -u)" -eq 0 ] || skip "only root can mount"
+	unshare --mount true 2>/dev/null || skip "no mount namespace of one's own here"
+	rm -rf "$WORK"
+	trap - EXIT
+	SNAPFS_TEST_OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0"
+}
+
 # expect STATUS COMMAND..: runs it, its output in $WORK/out, and checks its exit status.
 expect() {
 	local want=$1 got=0
@@ -89,7 +104,7 @@ refused() {
 		cat "$WORK/out" >&2
 		fail "'$*' does not say it in one sentence"
 	}
-	grep -q "^${1##*/}: " "$WORK/out" || {
+	grep -Eq '^(vmm|snapfs|snapctl): ' "$WORK/out" || {
 		cat "$WORK/out" >&2
 		fail "'$*' does not say who speaks"
 	}
@@ -113,6 +128,7 @@ declare -A vmm_pid
 start_vmm() {
 	local name=$1
 	shift
+	rm -f "$WORK/$name.serial"
 	"$BIN/vmm" --serial "file=$WORK/$name.serial" --control "$WORK/$name.sock" "$@" \
 		>"$WORK/$name.log" 2>&1 </dev/null &
 	vmm_pid[$name]=$!
