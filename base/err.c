@@ -1,5 +1,6 @@
 /* Failures in words: see err.h. */
 #define _GNU_SOURCE
+#define ERR_C
 #include "err.h"
 
 #include <stdarg.h>

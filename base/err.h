@@ -50,3 +50,24 @@ int err_prefix(struct err *e, int rc, const char *fmt, ...) ERR_PRINTF;
  * line of e->text as "prog: line" to standard error. For main() only.
  */
 int err_exit(const char *prog, const struct err *e, int rc);
+
+/*
+ * For clang's analyzer, which does not see into err.c and would take it that
+ * one of these may return 0: a path that there is not.
+ */
+#if defined(__clang_analyzer__) && !defined(ERR_C)
+void err_words(const char *fmt, ...);
+static inline int err_negative(int errnum)
+{
+	int rc = -errnum;
+
+	if (rc >= 0)
+		__builtin_unreachable();
+	return rc;
+}
+#define err_refuse(e, errnum, ...) ((void)(e), err_words(__VA_ARGS__), err_negative(errnum))
+#define err_usage(e, errnum, ...)  ((void)(e), err_words(__VA_ARGS__), err_negative(errnum))
+#define err_env(e, errnum, ...)	   ((void)(e), err_words(__VA_ARGS__), err_negative(errnum))
+#define err_sys(e, errnum, ...)	   ((void)(e), err_words(__VA_ARGS__), err_negative(errnum))
+#define err_also(e, errnum, ...)   ((void)(e), err_words(__VA_ARGS__), err_negative(errnum))
+#endif

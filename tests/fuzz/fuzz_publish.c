@@ -11,7 +11,7 @@ static void decode_request(const uint8_t *data, size_t size)
 	int rc = proto_publish_decode_request(data, size, &m);
 
 	MUST((rc == 0) == (m != NULL));
-	if (rc < 0)
+	if (rc != 0)
 		return;
 	MUST(size <= PUBLISH_MAX);
 	/* What the publisher reads of each kind is there. */
@@ -32,7 +32,7 @@ static void decode_reply(const uint8_t *data, size_t size)
 	int rc = proto_publish_decode_reply(data, size, &m);
 
 	MUST((rc == 0) == (m != NULL));
-	if (rc < 0)
+	if (rc != 0)
 		return;
 	MUST(strlen(m->error) <= size && strlen(m->path) <= size && m->id.len <= size);
 	for (size_t i = 0; i < m->n_notice; i++)

@@ -179,7 +179,7 @@ static void devices(void)
 	SerialState s = SERIAL_STATE__INIT;
 	I8042State k = I8042_STATE__INIT;
 	RtcState r = RTC_STATE__INIT;
-	uint8_t buf[512], registers[128] = { 0 };
+	uint8_t buf[512] = { 0 }, registers[128] = { 0 };
 
 	s.ier = 3;
 	s.mcr = 8;

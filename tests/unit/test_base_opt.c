@@ -1,7 +1,6 @@
 /* Option tables: what is understood, and what is said of what is not. */
 #include "unit.h"
 
-
 #include "base/opt.h"
 
 struct values {

@@ -30,18 +30,24 @@ static void count_reset(void *arg)
 	((struct keyboard *)arg)->resets++;
 }
 
-static int make_keyboard(void **state)
+static void init_keyboard(struct keyboard *k)
 {
-	struct keyboard *k = calloc(1, sizeof(*k));
-
-	if (!k)
-		return -1;
+	memset(k, 0, sizeof(*k));
 	i8042_init(&k->k);
 	k->k.dev = (struct vdev){ .ops = &i8042_ops,
 				  .name = "i8042",
 				  .port = 0x60,
 				  .nports = 5,
 				  .host = { k, set_irq, count_reset } };
+}
+
+static int make_keyboard(void **state)
+{
+	struct keyboard *k = malloc(sizeof(*k));
+
+	if (!k)
+		return -1;
+	init_keyboard(k);
 	*state = k;
 	return 0;
 }
@@ -138,27 +144,24 @@ static void keyboard_saved_between_command_and_data_goes_on(void **state)
 {
 	struct keyboard *k = *state;
 	auto_free uint8_t *buf = NULL;
-	void *other_state;
-	struct keyboard *other;
+	struct keyboard other;
 	size_t len;
 
-	assert_int_equal(make_keyboard(&other_state), 0);
-	other = other_state;
+	init_keyboard(&other);
 	k_out(k, K_COMMAND, 0x60);
 	k_out(k, K_DATA, 0x33);
 	k_out(k, K_COMMAND, 0xaa);
 	k_out(k, K_COMMAND, 0xd1);
 	assert_int_equal(i8042_ops.save(&k->k.dev, &buf, &len), 0);
-	assert_int_equal(i8042_ops.load(&other->k.dev, buf, len, NULL), 0);
-	assert_int_equal(k_in(other, K_COMMAND) & K_FULL, K_FULL);
-	assert_int_equal(k_in(other, K_DATA), 0x55);
-	k_out(other, K_DATA, 0xfe);
-	assert_int_equal(other->resets, 1);
-	k_out(other, K_COMMAND, 0x20);
-	assert_int_equal(k_in(other, K_DATA), 0x33);
-	i8042_ops.reset(&other->k.dev);
-	assert_int_equal(k_in(other, K_COMMAND) & K_FULL, 0);
-	drop(&other_state);
+	assert_int_equal(i8042_ops.load(&other.k.dev, buf, len, NULL), 0);
+	assert_int_equal(k_in(&other, K_COMMAND) & K_FULL, K_FULL);
+	assert_int_equal(k_in(&other, K_DATA), 0x55);
+	k_out(&other, K_DATA, 0xfe);
+	assert_int_equal(other.resets, 1);
+	k_out(&other, K_COMMAND, 0x20);
+	assert_int_equal(k_in(&other, K_DATA), 0x33);
+	i8042_ops.reset(&other.k.dev);
+	assert_int_equal(k_in(&other, K_COMMAND) & K_FULL, 0);
 }
 
 static void keyboard_garbage_for_state_is_refused(void **state)
@@ -173,18 +176,24 @@ static void keyboard_garbage_for_state_is_refused(void **state)
 
 /* ---- the real-time clock ---- */
 
-static int make_rtc(void **state)
+static void init_rtc(struct rtc *r)
 {
-	struct rtc *r = calloc(1, sizeof(*r));
-
-	if (!r)
-		return -1;
+	memset(r, 0, sizeof(*r));
 	rtc_init(r);
 	r->dev = (struct vdev){ .ops = &rtc_ops,
 				.name = "rtc",
 				.port = 0x70,
 				.nports = 2,
 				.host = { r, set_irq, NULL } };
+}
+
+static int make_rtc(void **state)
+{
+	struct rtc *r = malloc(sizeof(*r));
+
+	if (!r)
+		return -1;
+	init_rtc(r);
 	*state = r;
 	return 0;
 }
@@ -290,17 +299,14 @@ static void rtc_saved_state_has_registers_and_selection(void **state)
 {
 	struct rtc *r = *state;
 	auto_free uint8_t *buf = NULL;
-	void *other_state;
-	struct rtc *other;
+	struct rtc other;
 	size_t len;
 
-	assert_int_equal(make_rtc(&other_state), 0);
-	other = other_state;
+	init_rtc(&other);
 	r_set(r, 0x20, 0x77);
 	assert_int_equal(rtc_ops.save(&r->dev, &buf, &len), 0);
-	assert_int_equal(rtc_ops.load(&other->dev, buf, len, NULL), 0);
-	assert_int_equal(rtc_ops.in(&other->dev, 1), 0x77); /* still selected */
-	drop(&other_state);
+	assert_int_equal(rtc_ops.load(&other.dev, buf, len, NULL), 0);
+	assert_int_equal(rtc_ops.in(&other.dev, 1), 0x77); /* still selected */
 }
 
 static void rtc_hostile_state_is_refused(void **state)
