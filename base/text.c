@@ -125,6 +125,7 @@ int uuid_parse(const char *text, uint8_t out[UUID_SIZE])
 	static const char digits[] = "0123456789abcdef";
 	char again[UUID_TEXT_MAX];
 
+	memset(out, 0, UUID_SIZE);
 	if (strlen(text) != UUID_TEXT_MAX - 1)
 		return -EINVAL;
 	for (size_t i = 0, n = 0; i < UUID_TEXT_MAX - 1; i++) {

@@ -252,6 +252,67 @@ static void uuid_format_has_its_dashes(void **state)
 	assert_string_equal(uuid_format(id, out), "01986b3c-1d2e-7f40-8a5b-6c7d8e9fa0ff");
 }
 
+static void uuid_parse_takes_what_format_writes_and_nothing_else(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"01986b3c-1d2e-7f40-8a5b-6c7d8e9fa0f",
+		"01986b3c-1d2e-7f40-8a5b-6c7d8e9fa0ff0",
+		"01986B3C-1d2e-7f40-8a5b-6c7d8e9fa0ff",
+		"01986b3c1-d2e-7f40-8a5b-6c7d8e9fa0ff",
+		"01986b3c-1d2e-7f40-8a5b06c7d8e9fa0ff",
+		"01986b3cg1d2e-7f40-8a5b-6c7d8e9fa0ff",
+		"------------------------------------",
+		"000000000000000000000000000000000000",
+		" 1986b3c-1d2e-7f40-8a5b-6c7d8e9fa0ff",
+	};
+	uint8_t id[UUID_SIZE], again[UUID_SIZE];
+	char text[UUID_TEXT_MAX];
+
+	(void)state;
+	for (uint32_t seed = 1; seed < 200; seed++) {
+		fill_random(id, sizeof(id), seed);
+		assert_int_equal(uuid_parse(uuid_format(id, text), again), 0);
+		assert_memory_equal(id, again, UUID_SIZE);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (uuid_parse(bad[i], id) != -EINVAL)
+			fail_msg("'%s' is taken", bad[i]);
+}
+
+#define BAD "\xef\xbf\xbd" /* U+FFFD */
+
+static void clean_keeps_printable_text_and_replaces_the_rest(void **state)
+{
+	static const struct {
+		const char *text, *want;
+	} cases[] = {
+		{ "", "" },
+		{ "plain ~", "plain ~" },
+		{ "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80",
+		  "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80" },
+		{ "\033[2J", BAD "[2J" },
+		{ "a\nb\tc\x7f", "a" BAD "b" BAD "c" BAD },
+		{ "\xc2\x85x", BAD BAD "x" },		 /* C1: next line */
+		{ "\xc0\xaf", BAD BAD },		 /* overlong */
+		{ "\xe0\x80\xaf", BAD BAD BAD },	 /* overlong */
+		{ "\xed\xa0\x80", BAD BAD BAD },	 /* a surrogate */
+		{ "\xf4\x90\x80\x80", BAD BAD BAD BAD }, /* beyond U+10FFFF */
+		{ "\xff\xfe", BAD BAD },
+		{ "\xc3", BAD }, /* cut off */
+		{ "\xe2\x82", BAD BAD },
+		{ "\xf0\x9f\x98", BAD BAD BAD },
+		{ "\xc3(", BAD "(" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		auto_free char *got = text_clean(cases[i].text);
+
+		assert_string_equal(got, cases[i].want);
+	}
+}
+
 static void format_hex_of_bytes_is_lowercase(void **state)
 {
 	static const uint8_t bytes[] = { 0x00, 0x0f, 0xa0, 0xff };
@@ -277,6 +338,8 @@ int main(void)
 		cmocka_unit_test(uuid_make_a_later_one_sorts_later),
 		cmocka_unit_test(uuid_make_two_at_one_time_differ),
 		cmocka_unit_test(uuid_format_has_its_dashes),
+		cmocka_unit_test(uuid_parse_takes_what_format_writes_and_nothing_else),
+		cmocka_unit_test(clean_keeps_printable_text_and_replaces_the_rest),
 		cmocka_unit_test(format_hex_of_bytes_is_lowercase),
 	};
 
