@@ -11,7 +11,7 @@ snap=$mnt/base
 # --- a guest, saved while it runs -------------------------------------------
 
 # shellcheck disable=SC2086 # $linux: options, not one word
-vm_start a $linux --cmdline "$cmdline" --memory 256M || give_up "vmm starts"
+vm_start a $linux --cmdline "$cmdline" --memory 128M || give_up "vmm starts"
 await "$long" vm_ticked a 5 || give_up "the guest starts and counts"
 ok "the guest starts and counts"
 
