@@ -11,26 +11,28 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <ucontext.h>
 
 static _Thread_local sigjmp_buf *guard;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	struct sigaction fallback = { .sa_handler = SIG_DFL };
+	const ucontext_t *interrupted = context;
 
 	(void)info;
-	(void)context;
-	if (guard)
+	if (guard) {
+		/* The jump does not restore the mask, whatever was added to it for this handler. */
+		pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
 		siglongjmp(*guard, 1);
+	}
 	/* Not one of our copies: a bug. Let it end the process, with its core. */
 	sigaction(sig, &fallback, NULL);
 }
 
 int fault_install(void)
 {
-	/* SA_NODEFER: the handler is left by a jump that does not restore the mask. */
-	struct sigaction action = { .sa_sigaction = on_sigbus,
-				    .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
 
 	return sigaction(SIGBUS, &action, NULL) < 0 ? -errno : 0;
 }
