@@ -128,7 +128,7 @@ static int make_room(struct store *store, const char *to, struct err *e)
 
 int cat_snapshot_rename(struct store *store, const char *from, const char *to, struct err *e)
 {
-	struct cat_row row;
+	struct cat_row row = { 0 };
 	int rc = cat_store_need_writable(store, e);
 
 	if (rc == 0)

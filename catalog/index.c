@@ -194,7 +194,7 @@ static int attempt(struct store *store, cat_index_fn fn, void *arg, struct stat 
 
 static int run(struct store *store, cat_index_fn fn, void *arg, struct err *e)
 {
-	struct stat used;
+	struct stat used = { 0 };
 	int rc = attempt(store, fn, arg, &used, e);
 
 	if (rc == -EUCLEAN) {

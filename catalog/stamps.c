@@ -180,7 +180,7 @@ static int run(struct store *store, const char *sql, const struct identity *id,
 		bind_identity(s, id, digest);
 		rc = cat_db_step(db, s, NULL);
 	}
-	if (rc == 1)
+	if (rc == 1 && value)
 		*value = sqlite3_column_int64(s, 0);
 	sqlite3_finalize(take_ptr(&s));
 	if (rc == -EUCLEAN)

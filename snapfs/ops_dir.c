@@ -221,7 +221,7 @@ static ssize_t fill(fuse_req_t req, const struct node *dir, struct listing *l, c
 		    size_t size, uint64_t i, bool plus)
 {
 	struct fs *fs = sfs_req_fs(req);
-	struct entry entry;
+	struct entry entry = { 0 };
 	size_t used = 0;
 
 	for (;; i++) {

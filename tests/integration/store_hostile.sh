@@ -16,7 +16,7 @@ b = b.replace(b'mksnap', b'\x1b[2J\xff\n').replace(b'x86_64', b'\x1b]0;\xfe\xff'
 open(sys.argv[1], 'wb').write(b + hashlib.sha256(b[:-3]).digest())
 EOF
 esc=$(printf '\033')
-: >"$STORE/snapshots/file$esc[2J"
+: >"$STORE/snapshots/file${esc}[2J"
 mkdir "$STORE/snapshots/$(printf '\033[3J\377')"
 
 # plain WHAT: the last `expect` printed nothing that a terminal obeys.
@@ -47,7 +47,8 @@ plain "rm"
 
 # A store at such a place, too.
 mv "$STORE" "$WORK/$(printf 'st\033[2J\377')"
-export SNAPFS_STORE=$WORK/$(printf 'st\033[2J\377')
+SNAPFS_STORE=$WORK/$(printf 'st\033[2J\377')
+export SNAPFS_STORE
 for command in "show good" "status"; do
 	expect 0 "$BIN/snapctl" $command
 	plain "$command"

@@ -5,6 +5,8 @@
 requires_kvm
 requires python3
 
+# vmm_reads [OPTION..]: its standard input is the test's.
+# shellcheck disable=SC2120
 vmm_reads() { timeout 60 "$BIN/vmm" --demo-guest --memory 8M --serial none "$@" >"$WORK/out" 2>&1; }
 
 printf 'status\nquit' >"$WORK/commands"
