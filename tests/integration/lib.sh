@@ -204,6 +204,14 @@ unbroken() {
 # sums DIR: the digests of a snapshot's files.
 sums() { (cd "$1" && sha256sum manifest.bin state.bin memory.bin); }
 
+# gone PID: it has ended, whoever may still have to take note of that.
+gone() { ! grep -q '^State:.*[^Z] (' "/proc/$1/status" 2>/dev/null; }
+
+# publisher_of NAME: the pid of the publisher of a vmm.
+publisher_of() {
+	tr ' ' '\n' <"/proc/${vmm_pid[$1]}/task/${vmm_pid[$1]}/children" | head -n 1
+}
+
 # field KEY: what a line of JSON says for this key of its outermost object.
 field() { grep -o "\"$1\":\(\"[^\"]*\"\|[^,}]*\)" | head -1 | sed 's/^[^:]*://; s/^"//; s/"$//'; }
 
