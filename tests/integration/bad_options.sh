@@ -41,7 +41,7 @@ done
 refused 1 "this host has" "${demo[@]}" --memory 1000000G
 refused 1 "this host has" "${demo[@]}" --memory $(($(awk '/MemTotal/ { print $2 }' /proc/meminfo) + 2000000))K
 refused 2 "--processors" "${demo[@]}" --processors 0
-refused 1 "one vCPU" "${demo[@]}" --processors 2
+refused 2 "1 to 32" "${demo[@]}" --processors 33
 refused 2 "processors" "${demo[@]}" --processors many
 refused 2 "bogus" "${demo[@]}" --bogus
 refused 2 "operand" "${demo[@]}" operand
