@@ -31,6 +31,10 @@ clean_up() {
 	for m in $(awk -v dir="$WORK/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | tac); do
 		umount -l "$m"
 	done
+	if grep -qs -e 'ERROR: [A-Za-z]*Sanitizer' -e 'runtime error:' "$WORK"/*.log; then
+		cat "$WORK"/*.log >&2
+		status=1
+	fi
 	# What has just been killed may still be making a file.
 	rm -rf "$WORK" 2>/dev/null || { sleep 0.2 && rm -rf "$WORK"; }
 	exit "$status"
