@@ -58,7 +58,7 @@ check "the store's bytes are still the same" same "$(digests "$store/snapshots/b
 # --- reboot and power off -----------------------------------------------------
 
 # shellcheck disable=SC2086
-vm_start r $linux --cmdline "$cmdline snapfs.reboot=25" --memory 128M --processors 2 ||
+vm_start r $linux --cmdline "$cmdline snapfs.reboot=25" --memory 128M ||
 	give_up "vmm starts a guest that will reboot"
 await "$long" vm_ticked r 2
 check "it is saved before its reboot" vm_say r save-snapshot before-reboot
