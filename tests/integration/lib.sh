@@ -18,11 +18,12 @@ test_mounts=()
 
 clean_up() {
 	local status=$? pid m
-	trap - EXIT
+	trap - EXIT ERR
 	set +e
-	for pid in "${test_pids[@]}"; do
-		kill -9 "$pid" 2>/dev/null || true
-		wait "$pid" 2>/dev/null || true
+	# Only what still runs: the number of one that has ended may be another's by now.
+	for pid in $(jobs -rp) $(jobs -sp); do
+		kill -9 "$pid" 2>/dev/null
+		wait "$pid" 2>/dev/null
 	done
 	for m in "${test_mounts[@]}"; do
 		umount -l "$m" 2>/dev/null || fusermount3 -uz "$m" 2>/dev/null || true
@@ -41,6 +42,9 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
+# What ends a test without a word of its own.
+set -E
+trap 'echo "FAILED: line $LINENO of ${BASH_SOURCE[0]##*/}: $BASH_COMMAND" >&2' ERR
 
 fail() {
 	echo "FAILED: $*" >&2
@@ -74,7 +78,7 @@ own_mounts() {
 	[ "$(id -u)" -eq 0 ] || skip "only root can mount"
 	unshare --mount true 2>/dev/null || skip "no mount namespace of one's own here"
 	rm -rf "$WORK"
-	trap - EXIT
+	trap - EXIT ERR
 	SNAPFS_TEST_OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0"
 }
 
