@@ -325,7 +325,12 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	params.hdr.ramdisk_size = (uint32_t)f->initrd_size;
 	params.hdr.cmd_line_ptr = CMDLINE_AT;
 	describe_ram(&params, ram);
-	params.acpi_rsdp_addr = ACPI_AT;
+	/*
+	 * One vCPU needs no tables, and a Linux that has them does not get as far as
+	 * its reset; several are found by them alone.
+	 */
+	if (vm->nvcpus > 1)
+		params.acpi_rsdp_addr = ACPI_AT;
 
 	rc = ram_write(ram, z.load_address, f->kernel + z.kernel_offset, z.kernel_size);
 	if (rc == 0 && f->initrd_size)
@@ -334,7 +339,7 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 		rc = ram_write(ram, CMDLINE_AT, b->cmdline, strlen(b->cmdline) + 1);
 	if (rc == 0)
 		rc = ram_write(ram, BOOT_PARAMS, &params, sizeof(params));
-	if (rc == 0)
+	if (rc == 0 && vm->nvcpus > 1)
 		rc = acpi_write_tables(ram, vm->nvcpus);
 	if (rc == 0)
 		rc = enter(ram, vm, z.load_address + 0x200, BOOT_PARAMS);
