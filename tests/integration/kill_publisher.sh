@@ -27,7 +27,8 @@ save_with_kill() {
 }
 
 check_after() {
-	local what="$1 ($verdict; $(cat "$WORK/answer"))"
+	local what
+	what="$1 ($verdict; $(cat "$WORK/answer"))"
 	ticks_on a 2
 	unbroken a
 	if [ "$saved" -ne 0 ]; then

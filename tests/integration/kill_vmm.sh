@@ -24,7 +24,8 @@ save_with_kill() {
 }
 
 check_after() {
-	local what="$1 ($verdict; $(cat "$WORK/answer"))"
+	local what
+	what="$1 ($verdict; $(cat "$WORK/answer"))"
 	kill -9 "${vmm_pid[a]}" 2>/dev/null || true
 	wait "${vmm_pid[a]}" 2>/dev/null || true
 	until_true 20 gone "$publisher" || fail "$what: its publisher lives on"
