@@ -65,16 +65,6 @@ static bool park(struct cpu *c)
 	return go_on;
 }
 
-static void report_fault(struct cpu *c, uint64_t address, const char *form)
-{
-	struct machine *m = c->machine;
-
-	pthread_mutex_lock(&m->lock);
-	m->fault = (struct memory_fault){ address, form };
-	pthread_mutex_unlock(&m->lock);
-	machine_post(m, EVENT_FAULT, HOLD_FAULT);
-}
-
 static void report_failure(struct cpu *c, const char *what, uint64_t detail)
 {
 	struct machine *m = c->machine;
@@ -118,7 +108,8 @@ static void on_mmio(struct cpu *c, struct kvm_run *run)
 {
 	if (ram_contains(&c->machine->ram, run->mmio.phys_addr, run->mmio.len)) {
 		if (!access_ram(c, run))
-			report_fault(c, run->mmio.phys_addr, "MMIO exit inside RAM");
+			machine_report_fault(c->machine, run->mmio.phys_addr,
+					     "MMIO exit inside RAM");
 		return;
 	}
 	/* Nothing is there: reads see an open bus, writes go nowhere. */
@@ -133,7 +124,7 @@ static bool was_lost_page(struct cpu *c, const char *form)
 
 	if (!lost_page_find(&c->machine->ram, c->machine->vm.vcpu[c->index].fd, &address))
 		return false;
-	report_fault(c, address, form);
+	machine_report_fault(c->machine, address, form);
 	return true;
 }
 
@@ -213,9 +204,9 @@ static void handle_error(struct cpu *c, struct kvm_run *run, int errnum)
 
 		if (run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
 			memcpy(&gpa, (uint8_t *)&run->mmio + 8, sizeof(gpa));
-			report_fault(c, gpa, "KVM_EXIT_MEMORY_FAULT");
+			machine_report_fault(c->machine, gpa, "KVM_EXIT_MEMORY_FAULT");
 		} else {
-			report_fault(c, gpa, "EFAULT of KVM_RUN");
+			machine_report_fault(c->machine, gpa, "EFAULT of KVM_RUN");
 		}
 	} else {
 		report_failure(c, strerror(errnum), (uint64_t)errnum);
@@ -227,7 +218,7 @@ static bool finish_ram_access(struct cpu *c, struct kvm_run *run)
 {
 	if (!c->retry_mmio || access_ram(c, run))
 		return true;
-	report_fault(c, run->mmio.phys_addr, "MMIO exit inside RAM");
+	machine_report_fault(c->machine, run->mmio.phys_addr, "MMIO exit inside RAM");
 	return false;
 }
 

@@ -162,7 +162,6 @@ static int i8042_load(struct vdev *d, const uint8_t *buf, size_t len, struct err
 }
 
 const struct vdev_ops i8042_ops = {
-	.kind = "i8042",
 	.version = 1,
 	.in = i8042_in,
 	.out = i8042_out,

@@ -17,14 +17,14 @@
 static const struct {
 	const struct vdev_ops *ops;
 	size_t offset; /* of its struct vdev in struct machine */
-	const char *name;
+	const char *name, *kind;
 	uint16_t port, nports;
 	uint32_t irq;
 } vdev_table[] = {
-	{ &serial_ops, offsetof(struct machine, serial), "serial0", 0x3f8, 8, 4 },
-	{ &i8042_ops, offsetof(struct machine, keyboard), "i8042", 0x60, 5, 0 },
-	{ &rtc_ops, offsetof(struct machine, rtc), "rtc", 0x70, 2, 0 },
-	{ &power_ops, offsetof(struct machine, power), "power", POWER_PORT, POWER_PORTS,
+	{ &serial_ops, offsetof(struct machine, serial), "serial0", "16550", 0x3f8, 8, 4 },
+	{ &i8042_ops, offsetof(struct machine, keyboard), "i8042", "i8042", 0x60, 5, 0 },
+	{ &rtc_ops, offsetof(struct machine, rtc), "rtc", "mc146818", 0x70, 2, 0 },
+	{ &power_ops, offsetof(struct machine, power), "power", "power", POWER_PORT, POWER_PORTS,
 	  POWER_IRQ },
 };
 
@@ -61,6 +61,11 @@ static void request_power_off(void *arg)
 	machine_post(arg, EVENT_POWER_OFF, HOLD_END);
 }
 
+static void report_fault(void *arg, uint64_t address, const char *form)
+{
+	machine_report_fault(arg, address, form);
+}
+
 int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 {
 	int rc;
@@ -77,16 +82,18 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	i8042_init(&m->keyboard);
 	rtc_init(&m->rtc);
 	power_init(&m->power);
+	m->host = (struct vdev_host){ m, set_irq, request_reset, request_power_off, report_fault };
 	for (size_t i = 0; i < NDEVICES; i++) {
 		struct vdev *d = device(m, i);
 
 		*d = (struct vdev){
 			.ops = vdev_table[i].ops,
 			.name = vdev_table[i].name,
+			.kind = vdev_table[i].kind,
 			.port = vdev_table[i].port,
 			.nports = vdev_table[i].nports,
 			.irq = vdev_table[i].irq,
-			.host = { m, set_irq, request_reset, request_power_off },
+			.host = m->host,
 		};
 	}
 	if (getrandom(m->generation, sizeof(m->generation), 0) != sizeof(m->generation))
@@ -201,6 +208,14 @@ void machine_post(struct machine *m, enum machine_event event, enum hold why)
 	/* It can only fail when the counter is full: then the main thread is awake already. */
 	if (write(m->event_fd, &one, sizeof(one)) < 0)
 		return;
+}
+
+void machine_report_fault(struct machine *m, uint64_t address, const char *form)
+{
+	pthread_mutex_lock(&m->lock);
+	m->fault = (struct memory_fault){ address, form };
+	pthread_mutex_unlock(&m->lock);
+	machine_post(m, EVENT_FAULT, HOLD_FAULT);
 }
 
 unsigned machine_take_events(struct machine *m)

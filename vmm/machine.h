@@ -69,6 +69,7 @@ struct machine {
 	struct i8042 keyboard;
 	struct rtc rtc;
 	struct power power;
+	struct vdev_host host; /* what every device is given */
 	unsigned ncpus;
 	struct cpu cpu[VM_VCPUS_MAX];
 	int event_fd; /* eventfd: a vCPU thread has posted events */
@@ -117,6 +118,9 @@ unsigned machine_holds(struct machine *m);
 
 /* Any thread: as hold, but does not wait; and posts the event to the main thread. */
 void machine_post(struct machine *m, enum machine_event event, enum hold why);
+
+/* Any thread: a RAM page cannot be had. Everything is held, and the main thread told. */
+void machine_report_fault(struct machine *m, uint64_t address, const char *form);
 
 /* The events posted since the last call; main thread, when event_fd is readable. */
 unsigned machine_take_events(struct machine *m);

@@ -88,7 +88,6 @@ static int power_load(struct vdev *d, const uint8_t *buf, size_t len, struct err
 }
 
 const struct vdev_ops power_ops = {
-	.kind = "power",
 	.version = 1,
 	.in = power_in,
 	.out = power_out,

@@ -170,7 +170,6 @@ static int rtc_load(struct vdev *d, const uint8_t *buf, size_t len, struct err *
 }
 
 const struct vdev_ops rtc_ops = {
-	.kind = "mc146818",
 	.version = 1,
 	.in = rtc_in,
 	.out = rtc_out,

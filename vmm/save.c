@@ -106,8 +106,8 @@ static int describe_device(const struct vdev *d, Machine *machine)
 	device__init(out);
 	machine->device[machine->n_device++] = out;
 	out->name = strdup(d->name);
-	out->kind = strdup(d->ops->kind);
-	out->address = d->port;
+	out->kind = strdup(d->kind);
+	out->address = d->size ? d->address : d->port;
 	out->interrupt = d->irq;
 	return out->name && out->kind ? 0 : -ENOMEM;
 }

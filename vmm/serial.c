@@ -283,7 +283,6 @@ static int serial_load(struct vdev *d, const uint8_t *buf, size_t len, struct er
 }
 
 const struct vdev_ops serial_ops = {
-	.kind = "16550",
 	.version = 1,
 	.in = serial_in,
 	.out = serial_out,
