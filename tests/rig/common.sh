@@ -11,7 +11,7 @@ cache=${SNAPFS_RIG_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/snapfs-rig}
 PATH=$PATH:/usr/sbin:/sbin
 
 # Exit statuses, beyond those of the script that ran inside the rig.
-readonly ST_ENV=3 ST_SKIP=77 ST_TIMEOUT=124 ST_LOST=125
+readonly ST_ENV=3 ST_SKIP=77 ST_TIMEOUT=124 ST_LOST=125 ST_STILL=126
 
 say() { printf 'rig: %s\n' "$*" >&2; }
 

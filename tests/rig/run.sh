@@ -19,6 +19,7 @@
 # prints comes out here as it is printed. The exit status is SCRIPT's own, or:
 #     3    the rig could not be set up        77   it cannot work on this machine
 #     124  the time was up                    125  the machine died under SCRIPT
+#     126  the machine stood still, and so did its second
 set -euo pipefail
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "$0")/common.sh"
@@ -26,6 +27,10 @@ set -euo pipefail
 kernel=6.12 l2_kernel=6.1 disk=4G disk_opts='' bin=$top_dir/build/bin memory=4096 timeout=300
 readonly BOOTS=3         # an emulated boot may be lost for the emulator's reasons
 readonly BOOT_SECONDS=120 # 5 are usual; a busy machine takes its time
+# An emulated machine now and then stands still for good, with nothing to do and
+# no timer that wakes it: no program in it can do that to it. Its script then
+# runs once more, on a fresh machine, and that is said.
+readonly STILL_SECONDS=${SNAPFS_RIG_STILL:-120}
 
 usage() {
 	sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2
@@ -134,12 +139,18 @@ stop_qemu() {
 	qemu=''
 }
 
-# await WORD SECONDS: until the control line says WORD. Fails with 1 if QEMU
-# ended before that, with 2 if the time is up.
+# await WORD SECONDS [STILL]: until the control line says WORD. Fails with 1 if
+# QEMU ended before that, with 2 if the time is up, with 3 if the line has said
+# nothing for STILL seconds.
 await() {
-	local end=$((SECONDS + $2))
+	local end=$((SECONDS + $2)) said='' heard=$SECONDS
 	while ! grep -q "^$1" "$work/control"; do
 		[ $SECONDS -lt $end ] || return 2
+		if [ -n "${3:-}" ]; then
+			[ "$said" = "$(stat -c %s "$work/control")" ] || heard=$SECONDS
+			said=$(stat -c %s "$work/control")
+			[ $((SECONDS - heard)) -lt "$3" ] || return 3
+		fi
 		if ! kill -0 "$qemu" 2>/dev/null; then
 			# It may have said so with its last breath.
 			grep -q "^$1" "$work/control" && return 0
@@ -175,7 +186,7 @@ boot() {
 # run_script: sets $status, which is the script's where it had one.
 run_script() {
 	local start=$SECONDS lost=0
-	await EXIT "$timeout" || lost=$?
+	await EXIT "$timeout" "$STILL_SECONDS" || lost=$?
 	case $lost in
 	0)
 		status=$(sed -n 's/^EXIT \([0-9]*\).*/\1/p' "$work/control")
@@ -194,6 +205,11 @@ run_script() {
 		status=$ST_TIMEOUT
 		show_console
 		say "$(basename "$script") was stopped after $timeout s"
+		;;
+	3)
+		status=$ST_STILL
+		show_console
+		say "the machine has stood still for $STILL_SECONDS s"
 		;;
 	esac
 	stop_qemu
@@ -218,4 +234,9 @@ trap 'exit 143' TERM HUP
 prepare
 boot
 run_script
+if [ "$status" -eq "$ST_STILL" ]; then
+	say "once more, on a fresh machine"
+	boot
+	run_script
+fi
 exit "$status"

@@ -54,6 +54,13 @@ none_left() {
 	done
 }
 
+# stands_still: no program can make the machine do that; but one can stop its heartbeat.
+stands_still() {
+	local SNAPFS_RIG_STILL=8
+	export SNAPFS_RIG_STILL
+	rig "$ST_STILL" 'once more, on a fresh machine' --kernel 6.1 -- 'kill -STOP -1; sleep 1000'
+}
+
 # stopped_by_a_signal: run.sh ends its machine when it is told to end.
 stopped_by_a_signal() {
 	local pid status=0
@@ -103,6 +110,7 @@ check "a machine that dies under the script is a failure, not tried again" \
 	rig "$ST_LOST" 'boot 1 of at most 3' --kernel 6.1 -- 'echo c >/proc/sysrq-trigger'
 check "a lost boot is tried again, three times" \
 	rig "$ST_ENV" 'boot 3 of at most 3 was lost' --kernel 6.1 --memory 48 -- true
+check "a machine that stands still is tried once more" stands_still
 check "a signal ends the machine" stopped_by_a_signal
 check "nothing is left running" none_left
 check "the 6.1 guest ticks and powers off" direct 6.1 snapfs.poweroff=3
