@@ -7,7 +7,7 @@
 #include "acpi.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "aml.h"
@@ -20,6 +20,7 @@
 #define FADT_OFFSET 0x100
 #define MADT_OFFSET 0x300
 #define DSDT_OFFSET 0x1000
+#define DSDT_END    0x3000
 
 struct header {
 	char signature[4];
@@ -74,6 +75,7 @@ struct madt_ioapic {
 } __attribute__((packed));
 
 _Static_assert(sizeof(struct fadt) == 276, "FADT of ACPI 6");
+_Static_assert(sizeof(struct header) + AML_ROOM <= DSDT_END - DSDT_OFFSET, "the DSDT's room");
 
 #define FADT_8042	       0x0002
 #define FADT_NO_VGA	       0x0004
@@ -180,9 +182,49 @@ static const struct {
 	{ "PS2K", "PNP0303", { { 0x60, 1 }, { 0x64, 1 } }, 2, 1 },
 };
 
+static void add_port_devices(struct aml *a)
+{
+	for (size_t i = 0; i < sizeof(port_devices) / sizeof(port_devices[0]); i++) {
+		const struct aml_resources taken = {
+			.ports = port_devices[i].ports,
+			.nports = port_devices[i].nports,
+			.interrupt = port_devices[i].irq,
+		};
+		const size_t device = aml_begin_device(a, port_devices[i].name);
+
+		aml_name_eisa(a, "_HID", port_devices[i].id);
+		aml_name_integer(a, "_UID", 0);
+		aml_resources(a, &taken);
+		aml_end(a, device);
+	}
+}
+
+/* Virtio devices: LNRO0005 is what Linux knows virtio-mmio by. */
+static void add_windows(struct aml *a, const struct acpi_window *windows, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct aml_resources taken = {
+			.address = windows[i].address,
+			.size = windows[i].size,
+			.interrupt = windows[i].irq,
+		};
+		size_t device;
+		char name[5];
+
+		snprintf(name, sizeof(name), "VR%02X", i & 0xff);
+		device = aml_begin_device(a, name);
+		aml_name_string(a, "_HID", "LNRO0005");
+		aml_name_integer(a, "_UID", (uint8_t)i);
+		aml_name_integer(a, "_CCA", 1); /* it sees what the caches hold */
+		aml_resources(a, &taken);
+		aml_end(a, device);
+	}
+}
+
 /* The generic event device: its interrupt reads what has happened, and tells whom. */
 static void add_events(struct aml *a)
 {
+	const struct aml_resources taken = { .interrupt = POWER_IRQ };
 	size_t device, method, condition;
 
 	device = aml_begin_device(a, "PWRB");
@@ -191,7 +233,7 @@ static void add_events(struct aml *a)
 
 	device = aml_begin_device(a, "GED_");
 	aml_name_string(a, "_HID", "ACPI0013");
-	aml_resources(a, NULL, 0, POWER_IRQ);
+	aml_resources(a, &taken);
 	aml_port_register(a, "GEDR", "EVTS", POWER_PORT + POWER_EVENTS);
 	method = aml_begin_method(a, "_EVT", 0x09); /* one argument, serialized */
 	aml_load_local0(a, "EVTS");
@@ -202,7 +244,7 @@ static void add_events(struct aml *a)
 	aml_end(a, device);
 }
 
-static int write_dsdt(struct ram *ram)
+static int write_dsdt(struct ram *ram, const struct acpi_config *c)
 {
 	const uint8_t s5[] = { POWER_SLP_TYP_OFF, 0 };
 	uint8_t table[sizeof(struct header) + AML_ROOM];
@@ -211,15 +253,8 @@ static int write_dsdt(struct ram *ram)
 	size_t scope, n;
 
 	scope = aml_begin_scope(&a, "\\_SB_");
-	for (size_t i = 0; i < sizeof(port_devices) / sizeof(port_devices[0]); i++) {
-		size_t device = aml_begin_device(&a, port_devices[i].name);
-
-		aml_name_eisa(&a, "_HID", port_devices[i].id);
-		aml_name_integer(&a, "_UID", 0);
-		aml_resources(&a, port_devices[i].ports, port_devices[i].nports,
-			      port_devices[i].irq);
-		aml_end(&a, device);
-	}
+	add_port_devices(&a);
+	add_windows(&a, c->windows, c->nwindows);
 	add_events(&a);
 	aml_end(&a, scope);
 	aml_name_package(&a, "_S5_", s5, sizeof(s5));
@@ -257,13 +292,13 @@ static int write_roots(struct ram *ram)
 	return rc < 0 ? rc : ram_write(ram, ACPI_AT, &rsdp, sizeof(rsdp));
 }
 
-int acpi_write_tables(struct ram *ram, unsigned ncpus)
+int acpi_write_tables(struct ram *ram, const struct acpi_config *c)
 {
-	int rc = write_fadt(ram);
+	int rc = c->nwindows > ACPI_WINDOWS_MAX ? -EINVAL : write_fadt(ram);
 
 	if (rc == 0)
-		rc = write_madt(ram, ncpus);
+		rc = write_madt(ram, c->ncpus);
 	if (rc == 0)
-		rc = write_dsdt(ram);
+		rc = write_dsdt(ram, c);
 	return rc < 0 ? rc : write_roots(ram);
 }

@@ -16,5 +16,20 @@
 #define ACPI_AT	  0xe0000 /* where a BIOS has the RSDP, too */
 #define ACPI_ROOM 0x4000
 
-/* Writes the tables for ncpus processors. 0 or a negative errno of ram_write(). */
-int acpi_write_tables(struct ram *ram, unsigned ncpus);
+#define ACPI_WINDOWS_MAX 32
+
+/* A virtio-mmio device: its window of guest addresses below 4 GiB, and its GSI. */
+struct acpi_window {
+	uint32_t address, size; /* bytes */
+	uint32_t irq;
+};
+
+/* What the tables tell of. */
+struct acpi_config {
+	unsigned ncpus;
+	const struct acpi_window *windows;
+	unsigned nwindows; /* at most ACPI_WINDOWS_MAX */
+};
+
+/* Writes the tables. 0 or a negative errno of ram_write(). */
+int acpi_write_tables(struct ram *ram, const struct acpi_config *c);

@@ -24,6 +24,7 @@
 #define SPACE_SYSTEM_IO	   1
 #define FIELD_BYTE_ACCESS  1
 #define RESOURCE_IO	   0x47
+#define RESOURCE_MEMORY32  0x86
 #define RESOURCE_INTERRUPT 0x89
 #define RESOURCE_END	   0x79
 #define INTERRUPT_EDGE	   0x03 /* consumer, edge-triggered, active high, exclusive */
@@ -68,23 +69,26 @@ static void put_integer(struct aml *a, uint8_t value)
 	put8(a, value);
 }
 
-/* A package length of two bytes, filled in by aml_end(): low nibble, then the rest. */
+#define LENGTH_BYTES 3
+
+/* A package length of three bytes, filled in by aml_end(): low nibble, then the rest. */
 static size_t begin(struct aml *a)
 {
 	const size_t at = a->len;
 
-	put16(a, 0);
+	put(a, "\0\0", LENGTH_BYTES);
 	return at;
 }
 
 void aml_end(struct aml *a, size_t begun)
 {
-	const size_t len = a->len - begun; /* its own two bytes count */
+	const size_t len = a->len - begun; /* its own bytes count */
 
 	if (a->overflow)
 		return;
-	a->bytes[begun] = (uint8_t)(0x40 | (len & 0xf));
+	a->bytes[begun] = (uint8_t)((LENGTH_BYTES - 1) << 6 | (len & 0xf));
 	a->bytes[begun + 1] = (uint8_t)(len >> 4);
+	a->bytes[begun + 2] = (uint8_t)(len >> 12);
 }
 
 size_t aml_begin_scope(struct aml *a, const char *name)
@@ -183,30 +187,49 @@ void aml_name_package(struct aml *a, const char *name, const uint8_t *values, ui
 	aml_end(a, at);
 }
 
-void aml_resources(struct aml *a, const struct aml_ports *ports, size_t n, uint32_t interrupt)
+static void put_ports(struct aml *a, const struct aml_ports *p)
 {
-	const unsigned size = (unsigned)(n * 8 + (interrupt ? 9 : 0) + 2);
+	put8(a, RESOURCE_IO);
+	put8(a, 1); /* all 16 address bits are decoded */
+	put16(a, p->first);
+	put16(a, p->first);
+	put8(a, 1);
+	put8(a, p->count);
+}
+
+static void put_window(struct aml *a, uint32_t address, uint32_t size)
+{
+	put8(a, RESOURCE_MEMORY32);
+	put16(a, 9);
+	put8(a, 1); /* writable */
+	put32(a, address);
+	put32(a, size);
+}
+
+static void put_interrupt(struct aml *a, uint32_t interrupt)
+{
+	put8(a, RESOURCE_INTERRUPT);
+	put16(a, 6);
+	put8(a, INTERRUPT_EDGE);
+	put8(a, 1);
+	put32(a, interrupt);
+}
+
+void aml_resources(struct aml *a, const struct aml_resources *r)
+{
+	const size_t size = r->nports * 8 + (r->size ? 12 : 0) + (r->interrupt ? 9 : 0) + 2;
 	size_t at;
 
 	begin_name(a, "_CRS");
 	put8(a, OP_BUFFER);
 	at = begin(a);
 	put_integer(a, (uint8_t)size);
-	for (size_t i = 0; i < n; i++) {
-		put8(a, RESOURCE_IO);
-		put8(a, 1); /* all 16 address bits are decoded */
-		put16(a, ports[i].first);
-		put16(a, ports[i].first);
-		put8(a, 1);
-		put8(a, ports[i].count);
-	}
-	if (interrupt) {
-		put8(a, RESOURCE_INTERRUPT);
-		put16(a, 6);
-		put8(a, INTERRUPT_EDGE);
-		put8(a, 1);
-		put32(a, interrupt);
-	}
+	for (size_t i = 0; i < r->nports; i++)
+		put_ports(a, &r->ports[i]);
+	if (r->size)
+		put_window(a, r->address, r->size);
+	if (r->interrupt)
+		put_interrupt(a, r->interrupt);
 	put8(a, RESOURCE_END);
 	put8(a, 0);
 	aml_end(a, at);

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define AML_ROOM   2048 /* bytes; a package's length has 12 bits here */
+#define AML_ROOM   7936 /* bytes; a package's length has 20 bits here */
 #define AML_LOCAL0 0x60
 
 struct aml {
@@ -34,12 +34,22 @@ void aml_name_eisa(struct aml *a, const char *name, const char *id);
 /* A package of small integers. */
 void aml_name_package(struct aml *a, const char *name, const uint8_t *values, uint8_t n);
 
-/* _CRS: a resource template of port ranges and one edge-triggered interrupt (0: none). */
+/* A range of I/O ports. */
 struct aml_ports {
 	uint16_t first;
 	uint8_t count;
 };
-void aml_resources(struct aml *a, const struct aml_ports *ports, size_t n, uint32_t interrupt);
+
+/* What a device takes; what is 0 it has not. */
+struct aml_resources {
+	const struct aml_ports *ports;
+	size_t nports;
+	uint32_t address, size; /* a window of guest addresses, for reads and writes */
+	uint32_t interrupt;	/* edge-triggered, active high, nobody else's */
+};
+
+/* _CRS: a resource template of them; at most 16 ranges of ports. */
+void aml_resources(struct aml *a, const struct aml_resources *r);
 
 /* A one-byte register on an I/O port, to be read and written under `field`. */
 void aml_port_register(struct aml *a, const char *region, const char *field, uint16_t port);

@@ -301,7 +301,7 @@ struct linux_files {
 };
 
 static int load_linux_files(struct boot *b, const struct linux_files *f, struct ram *ram,
-			    struct vm *vm, struct err *e)
+			    struct vm *vm, const struct acpi_config *acpi, struct err *e)
 {
 	struct boot_params params = { 0 };
 	uint64_t initrd_at = 0;
@@ -340,13 +340,14 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	if (rc == 0)
 		rc = ram_write(ram, BOOT_PARAMS, &params, sizeof(params));
 	if (rc == 0 && vm->nvcpus > 1)
-		rc = acpi_write_tables(ram, vm->nvcpus);
+		rc = acpi_write_tables(ram, acpi);
 	if (rc == 0)
 		rc = enter(ram, vm, z.load_address + 0x200, BOOT_PARAMS);
 	return rc < 0 ? err_sys(e, -rc, "cannot load the kernel into RAM") : 0;
 }
 
-static int load_linux(struct boot *b, struct ram *ram, struct vm *vm, struct err *e)
+static int load_linux(struct boot *b, struct ram *ram, struct vm *vm,
+		      const struct acpi_config *acpi, struct err *e)
 {
 	auto_free uint8_t *kernel = NULL, *initrd = NULL;
 	struct linux_files f = { 0 };
@@ -358,7 +359,7 @@ static int load_linux(struct boot *b, struct ram *ram, struct vm *vm, struct err
 		return rc;
 	f.kernel = kernel;
 	f.initrd = initrd;
-	return load_linux_files(b, &f, ram, vm, e);
+	return load_linux_files(b, &f, ram, vm, acpi, e);
 }
 
 static int load_demo(struct ram *ram, struct vm *vm, struct err *e)
@@ -380,12 +381,13 @@ static int load_demo(struct ram *ram, struct vm *vm, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "cannot load the demo guest into RAM") : 0;
 }
 
-int boot_load(struct boot *b, struct ram *ram, struct vm *vm, struct err *e)
+int boot_load(struct boot *b, struct ram *ram, struct vm *vm, const struct acpi_config *acpi,
+	      struct err *e)
 {
 	switch (b->kind) {
 	case BOOT_KIND__BOOT_LINUX:
 		if (b->kernel.path)
-			return load_linux(b, ram, vm, e);
+			return load_linux(b, ram, vm, acpi, e);
 		break;
 	case BOOT_KIND__BOOT_DEMO:
 		return load_demo(ram, vm, e);

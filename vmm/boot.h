@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "proto/manifest.h"
+#include "acpi.h"
 #include "ram.h"
 #include "vm.h"
 
@@ -40,8 +41,10 @@ Boot *boot_to_manifest(const struct boot *b);
 void boot_free(struct boot *b);
 
 /*
- * Loads it into RAM and sets vCPU 0 of a fresh VM to its entry point. Files
- * that are not what they were when first loaded are refused (-ESTALE).
+ * Loads it into RAM and sets vCPU 0 of a fresh VM to its entry point. A kernel
+ * finds ACPI tables that tell of `acpi`; the demo guest has no use for them.
+ * Files that are not what they were when first loaded are refused (-ESTALE).
  * 0 or a negative errno, with words.
  */
-int boot_load(struct boot *b, struct ram *ram, struct vm *vm, struct err *e);
+int boot_load(struct boot *b, struct ram *ram, struct vm *vm, const struct acpi_config *acpi,
+	      struct err *e);

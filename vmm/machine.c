@@ -243,6 +243,7 @@ void machine_tell_paused(struct machine *m)
 
 int machine_boot(struct machine *m, struct err *e)
 {
+	const struct acpi_config acpi = { .ncpus = m->ncpus };
 	struct vm fresh;
 	int rc = vm_create(&fresh, &m->kvm, &m->ram, m->ncpus, e);
 
@@ -250,7 +251,7 @@ int machine_boot(struct machine *m, struct err *e)
 		return rc;
 	rc = vm_set_host_cpuid(&fresh, e);
 	if (rc == 0)
-		rc = boot_load(&m->boot, &m->ram, &fresh, e);
+		rc = boot_load(&m->boot, &m->ram, &fresh, &acpi, e);
 	if (rc < 0) {
 		vm_destroy(&fresh);
 		return rc;

@@ -46,13 +46,14 @@ static void tables_for_any_number_of_cpus_are_linked_and_sum_up(void **state)
 
 	(void)state;
 	for (size_t c = 0; c < 3; c++) {
+		const struct acpi_config config = { .ncpus = counts[c] };
 		uint32_t length, lapics = 0;
 		uint64_t fadt, madt;
 		uint8_t sum = 0;
 		struct ram ram;
 
 		assert_int_equal(ram_map_memfd(&ram, RAM_SIZE, NULL), 0);
-		assert_int_equal(acpi_write_tables(&ram, counts[c]), 0);
+		assert_int_equal(acpi_write_tables(&ram, &config), 0);
 		read_at(&ram, ACPI_AT, t, 36);
 		assert_memory_equal(t, "RSD PTR ", 8);
 		for (int i = 0; i < 36; i++)
@@ -77,13 +78,63 @@ static void tables_for_any_number_of_cpus_are_linked_and_sum_up(void **state)
 	}
 }
 
+/* Reads a package length and returns it; its own bytes count. */
+static size_t package_length(const uint8_t *p)
+{
+	const unsigned more = p[0] >> 6;
+	size_t length = more ? p[0] & 0xf : p[0] & 0x3f;
+
+	for (unsigned i = 0; i < more; i++)
+		length |= (size_t)p[1 + i] << (4 + 8 * i);
+	return length;
+}
+
+static void windows_are_devices_with_memory_and_an_interrupt(void **state)
+{
+	struct acpi_window windows[ACPI_WINDOWS_MAX + 1];
+	struct acpi_config config = { 1, windows, ACPI_WINDOWS_MAX };
+	uint8_t t[0x3000], *at = t;
+	uint32_t length;
+	struct ram ram;
+
+	(void)state;
+	for (unsigned i = 0; i <= ACPI_WINDOWS_MAX; i++)
+		windows[i] = (struct acpi_window){ 0xd0000000 + i * 0x1000, 0x1000, 5 + i % 16 };
+	assert_int_equal(ram_map_memfd(&ram, RAM_SIZE, NULL), 0);
+	assert_int_equal(acpi_write_tables(&ram, &config), 0);
+	length = read_table(&ram, ACPI_AT + 0x1000, "DSDT", t, sizeof(t));
+	for (unsigned i = 0; i < ACPI_WINDOWS_MAX; i++) {
+		/* Memory32Fixed and Interrupt, ACPI 6.4, 6.4.3.4 and 6.4.3.6, and the end. */
+		uint8_t resources[] = { 0x86, 9,    0, 1, 0, 0, 0, 0, 0, 0, 0,
+					0,    0x89, 6, 0, 3, 1, 0, 0, 0, 0, 0x79 };
+		size_t size;
+		char name[5];
+
+		memcpy(resources + 4, &windows[i].address, 4);
+		memcpy(resources + 8, &windows[i].size, 4);
+		memcpy(resources + 17, &windows[i].irq, 4);
+		snprintf(name, sizeof(name), "VR%02X", i);
+		at = memmem(at, (size_t)(t + length - at), name, 4);
+		assert_non_null(at);
+		size = package_length(at - 3);
+		assert_in_range(size, 40, 200);
+		assert_non_null(memmem(at, size - 3, "LNRO0005", 9));
+		assert_non_null(memmem(at, size - 3, resources, sizeof(resources)));
+	}
+
+	config.nwindows++;
+	assert_int_equal(acpi_write_tables(&ram, &config), -EINVAL);
+	ram_unmap(&ram);
+}
+
 static void tables_without_room_in_ram_are_refused(void **state)
 {
+	const struct acpi_config config = { .ncpus = 1 };
 	struct ram ram;
 
 	(void)state;
 	assert_int_equal(ram_map_memfd(&ram, 0x80000, NULL), 0);
-	assert_int_equal(acpi_write_tables(&ram, 1), -EINVAL);
+	assert_int_equal(acpi_write_tables(&ram, &config), -EINVAL);
 	ram_unmap(&ram);
 }
 
@@ -175,6 +226,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tables_for_any_number_of_cpus_are_linked_and_sum_up),
+		cmocka_unit_test(windows_are_devices_with_memory_and_an_interrupt),
 		cmocka_unit_test(tables_without_room_in_ram_are_refused),
 		cmocka_unit_test(power_registers_do_what_acpi_says),
 		cmocka_unit_test(power_button_is_seen_once),

@@ -123,12 +123,13 @@ static void manifest_and_back_is_the_same(void **state)
 /* Loads into RAM only: with no vCPU, what touches KVM fails, after the files were read. */
 static int load(struct boot *b, struct err *e)
 {
+	const struct acpi_config acpi = { .ncpus = 1 };
 	struct vm vm = { .fd = -1, .vcpu[0].fd = -1 };
 	struct ram ram;
 	int rc;
 
 	assert_int_equal(ram_map_memfd(&ram, 64ULL << 20, NULL), 0);
-	rc = boot_load(b, &ram, &vm, e);
+	rc = boot_load(b, &ram, &vm, &acpi, e);
 	ram_unmap(&ram);
 	return rc;
 }

@@ -57,7 +57,7 @@ static int make(void **state)
 	if (rc == 0)
 		rc = vm_set_host_cpuid(&r->vm, &e);
 	if (rc == 0)
-		rc = boot_load(&boot, &r->ram, &r->vm, &e);
+		rc = boot_load(&boot, &r->ram, &r->vm, NULL, &e);
 	boot_free(&boot);
 	if (rc < 0)
 		print_error("%s\n", e.text);
