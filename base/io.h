@@ -70,7 +70,7 @@ struct io_fd_path {
 struct io_fd_path io_fd_path(int fd);
 
 /* Most descriptors that one message carries. */
-#define IO_MAX_FDS 8
+#define IO_MAX_FDS 244 /* Linux passes at most 253 */
 
 /*
  * One message on a SOCK_SEQPACKET socket, with up to IO_MAX_FDS descriptors.

@@ -20,6 +20,7 @@ static const uint8_t digest_tag[] = { 0xfa, 0x7f, DIGEST_SIZE };
 #define DEVICES_MAX   256
 #define CPUID_MAX     256
 #define STRING_MAX    4096
+#define LAYERS_MAX    128 /* of one disk */
 
 static int damaged(struct err *e, const char *why)
 {
@@ -84,10 +85,54 @@ static int devices_hold(const SnapshotManifest *m)
 		return 1;
 	if (m->machine->n_device > DEVICES_MAX)
 		return 0;
-	for (size_t i = 0; i < m->machine->n_device; i++)
+	for (size_t i = 0; i < m->machine->n_device; i++) {
+		const Device *d = m->machine->device[i];
+
+		if (strlen(d->name) > 64 || strlen(d->kind) > 64 || strlen(d->tap) > 64 ||
+		    strlen(d->path) > STRING_MAX || strlen(d->overlay) > STRING_MAX)
+			return 0;
 		for (size_t j = 0; j < i; j++)
-			if (strcmp(m->machine->device[i]->name, m->machine->device[j]->name) == 0)
+			if (strcmp(d->name, m->machine->device[j]->name) == 0)
 				return 0;
+	}
+	return 1;
+}
+
+/* A file in disks/: no path, no hidden name, nothing a shell or a table minds. */
+static int is_file_name(const char *name)
+{
+	const size_t n = strlen(name);
+
+	return n > 0 && n <= MANIFEST_FILE_MAX && name[0] >= 'a' && name[0] <= 'z' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.") == n;
+}
+
+static int disks_hold(const SnapshotManifest *m)
+{
+	const char *seen[MANIFEST_DISK_FILES_MAX];
+	size_t n = 0;
+
+	if (m->n_disk > DEVICES_MAX)
+		return 0;
+	for (size_t i = 0; i < m->n_disk; i++) {
+		const Disk *d = m->disk[i];
+
+		if (strlen(d->device) > 64 || d->n_layer > LAYERS_MAX)
+			return 0;
+		for (size_t j = 0; j < i; j++)
+			if (strcmp(d->device, m->disk[j]->device) == 0)
+				return 0;
+		for (size_t k = 0; k < d->n_layer; k++) {
+			if (n == MANIFEST_DISK_FILES_MAX || d->layer[k]->size > INT64_MAX ||
+			    d->layer[k]->digest.len != DIGEST_SIZE ||
+			    !is_file_name(d->layer[k]->file))
+				return 0;
+			for (size_t j = 0; j < n; j++)
+				if (strcmp(seen[j], d->layer[k]->file) == 0)
+					return 0;
+			seen[n++] = d->layer[k]->file;
+		}
+	}
 	return 1;
 }
 
@@ -110,7 +155,11 @@ static int check_whole(const SnapshotManifest *m, struct err *e)
 	if (!strings_hold(m))
 		return damaged(e, "a string is too long");
 	if (!devices_hold(m))
-		return damaged(e, "a device is listed twice, or too many are");
+		return damaged(e, "a device is listed twice, or too many are, or a string of one "
+				  "is too long");
+	if (!disks_hold(m))
+		return damaged(e,
+			       "the files of its disks are out of bounds, or one is listed twice");
 	if (m->cpu && m->cpu->n_cpuid > CPUID_MAX)
 		return damaged(e, "too many CPUID entries");
 	return 0;

@@ -13,13 +13,15 @@
 #include "base/err.h"
 #include "manifest.pb-c.h"
 
-#define MANIFEST_VERSION      1
-#define MANIFEST_MAX	      (1U << 20) /* bytes of the file */
-#define MANIFEST_PAGE_SIZE    4096
-#define MANIFEST_ARCHITECTURE "x86_64"
-#define MANIFEST_VCPUS_MAX    32
-#define MANIFEST_CMDLINE_MAX  4096
-#define MANIFEST_NAME_MAX     128
+#define MANIFEST_VERSION	1
+#define MANIFEST_MAX		(1U << 20) /* bytes of the file */
+#define MANIFEST_PAGE_SIZE	4096
+#define MANIFEST_ARCHITECTURE	"x86_64"
+#define MANIFEST_VCPUS_MAX	32
+#define MANIFEST_CMDLINE_MAX	4096
+#define MANIFEST_NAME_MAX	128
+#define MANIFEST_FILE_MAX	64  /* bytes of a file's name in disks/ */
+#define MANIFEST_DISK_FILES_MAX 240 /* all disks together: they are passed in one message */
 
 /*
  * Decodes and checks that it is whole: parsable, its own digest right, its

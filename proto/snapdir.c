@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -97,39 +98,99 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 	return 0;
 }
 
-int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e)
+size_t proto_snapdir_files(const SnapshotManifest *m)
+{
+	size_t n = 1;
+
+	for (size_t i = 0; i < m->n_disk; i++)
+		n += m->disk[i]->n_layer;
+	return n;
+}
+
+void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file *f)
+{
+	const DiskFile *layer = NULL;
+
+	if (i == 0) {
+		*f = (struct snapdir_file){ SNAPDIR_MEMORY, m->memory_size_bytes,
+					    m->memory_digest.data };
+		return;
+	}
+	i--;
+	for (size_t d = 0; d < m->n_disk && !layer; d++) {
+		if (i < m->disk[d]->n_layer)
+			layer = m->disk[d]->layer[i];
+		else
+			i -= m->disk[d]->n_layer;
+	}
+	*f = (struct snapdir_file){ .size = layer->size, .digest = layer->digest.data };
+	snprintf(f->path, sizeof(f->path), SNAPDIR_DISKS "/%s", layer->file);
+}
+
+/* disks/ and what is in it, none of them through a link. */
+static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err *e)
+{
+	const char *slash = strchr(path, '/');
+	auto_fd int sub = -1;
+
+	if (!slash)
+		return io_open_regular(dirfd, path, size, e);
+	sub = openat(dirfd, SNAPDIR_DISKS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (sub < 0)
+		return err_sys(e, errno, "%s", SNAPDIR_DISKS);
+	return io_open_regular(sub, slash + 1, size, e);
+}
+
+int proto_snapdir_open_file(const struct snapdir *d, const struct snapdir_file *f,
+			    const char *label, struct err *e)
 {
 	auto_fd int fd = -1;
 	uint64_t size = 0;
 
-	fd = io_open_regular(d->dirfd, SNAPDIR_MEMORY, &size, e);
-	if (fd == -ENOENT || fd == -EINVAL)
+	fd = open_beneath(d->dirfd, f->path, &size, e);
+	if (fd == -ENOENT || fd == -EINVAL || fd == -ENOTDIR || fd == -ELOOP)
 		return err_prefix(e, -EBADMSG, "snapshot %s is damaged", label);
 	if (fd < 0)
 		return err_prefix(e, fd, "snapshot %s", label);
-	if (size != d->manifest->memory_size_bytes)
+	if (size != f->size)
 		return err_refuse(
 			e, EBADMSG,
 			"snapshot %s is damaged: %s has %llu bytes, the manifest says %llu", label,
-			SNAPDIR_MEMORY, (unsigned long long)size,
-			(unsigned long long)d->manifest->memory_size_bytes);
+			f->path, (unsigned long long)size, (unsigned long long)f->size);
 	return take_fd(&fd);
+}
+
+int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *label,
+			      struct io_progress *progress, struct err *e)
+{
+	uint8_t digest[DIGEST_SIZE];
+	int rc = digest_verity_fd(fd, f->size, progress, digest);
+
+	if (rc == -ENODATA)
+		return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s is too short", label,
+				  f->path);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot read %s of snapshot %s", f->path, label);
+	if (memcmp(digest, f->digest, DIGEST_SIZE) != 0)
+		return err_refuse(e, EBADMSG,
+				  "snapshot %s is damaged: %s does not have the manifest's digest",
+				  label, f->path);
+	return 0;
+}
+
+int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e)
+{
+	struct snapdir_file f;
+
+	proto_snapdir_file(d->manifest, 0, &f);
+	return proto_snapdir_open_file(d, &f, label, e);
 }
 
 int proto_snapdir_verify_memory(const struct snapdir *d, int memory_fd, const char *label,
 				struct io_progress *progress, struct err *e)
 {
-	uint8_t digest[DIGEST_SIZE];
-	int rc = digest_verity_fd(memory_fd, d->manifest->memory_size_bytes, progress, digest);
+	struct snapdir_file f;
 
-	if (rc == -ENODATA)
-		return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s is too short", label,
-				  SNAPDIR_MEMORY);
-	if (rc < 0)
-		return err_sys(e, -rc, "cannot read %s of snapshot %s", SNAPDIR_MEMORY, label);
-	if (memcmp(digest, d->manifest->memory_digest.data, DIGEST_SIZE) != 0)
-		return err_refuse(e, EBADMSG,
-				  "snapshot %s is damaged: %s does not have the manifest's digest",
-				  label, SNAPDIR_MEMORY);
-	return 0;
+	proto_snapdir_file(d->manifest, 0, &f);
+	return proto_snapdir_verify_file(&f, memory_fd, label, progress, e);
 }

@@ -7,6 +7,7 @@
  *	state.bin	read and checked whole when asked for
  *	memory.bin	opened, its size checked; its digest is the caller's
  *			to have verified (that may take seconds)
+ *	disks/		the files of disks that are kept with it: as memory.bin
  *
  * A snapdir is bound to the directory it opened, never looked up by name again.
  */
@@ -22,6 +23,7 @@
 #define SNAPDIR_MANIFEST "manifest.bin"
 #define SNAPDIR_STATE	 "state.bin"
 #define SNAPDIR_MEMORY	 "memory.bin"
+#define SNAPDIR_DISKS	 "disks"
 
 struct snapdir {
 	int dirfd;			      /* owned, O_RDONLY | O_DIRECTORY */
@@ -52,14 +54,35 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 			     struct err *e);
 
 /*
- * Opens memory.bin read-only and checks that it is a regular file of the
- * manifest's RAM size. The descriptor (caller's), -EBADMSG or another errno.
+ * A file of a snapshot that is too large to be read whole: memory.bin, or one
+ * in disks/. It points into the manifest, or lies in `room`.
  */
-int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e);
+#define SNAPDIR_PATH_MAX 160
+struct snapdir_file {
+	char path[SNAPDIR_PATH_MAX]; /* in the snapshot's directory */
+	uint64_t size;		     /* bytes */
+	const uint8_t *digest;	     /* fs-verity digest, the manifest's */
+};
+
+/* How many there are: memory.bin is number 0. */
+size_t proto_snapdir_files(const SnapshotManifest *m);
+void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file *f);
 
 /*
- * Computes memory.bin's digest and compares it with the manifest's.
+ * Opens one of them read-only, following no link, and checks that it is a regular
+ * file of the manifest's size. The descriptor (caller's), -EBADMSG or another errno.
+ */
+int proto_snapdir_open_file(const struct snapdir *d, const struct snapdir_file *f,
+			    const char *label, struct err *e);
+
+/*
+ * Computes the digest of one of them and compares it with the manifest's.
  * 0, -EBADMSG (it differs), or another negative errno.
  */
+int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *label,
+			      struct io_progress *progress, struct err *e);
+
+/* The two of them for memory.bin. */
+int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e);
 int proto_snapdir_verify_memory(const struct snapdir *d, int memory_fd, const char *label,
 				struct io_progress *progress, struct err *e);
