@@ -40,6 +40,15 @@ static int set_uint(const struct opt *o, uint32_t *field, const char *value, str
 	return 0;
 }
 
+static int add(const struct opt *o, struct opt_list *list, const char *value, struct err *e)
+{
+	if (list->n == OPT_LIST_MAX)
+		return err_usage(e, EINVAL, "--%s is given more than %d times", o->name,
+				 OPT_LIST_MAX);
+	list->item[list->n++] = value;
+	return 0;
+}
+
 static int set(const struct opt *o, void *into, const char *value, struct err *e)
 {
 	void *field = (char *)into + o->offset;
@@ -61,6 +70,8 @@ static int set(const struct opt *o, void *into, const char *value, struct err *e
 		return set_uint(o, field, value, e);
 	case OPT_CHOICE:
 		return set_choice(o, field, value, e);
+	case OPT_LIST:
+		return add(o, field, value, e);
 	}
 	return -EINVAL;
 }

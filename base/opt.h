@@ -16,6 +16,14 @@ enum opt_type {
 	OPT_SIZE,   /* uint64_t bytes: a number with an optional K, M, G, T suffix */
 	OPT_UINT,   /* uint32_t */
 	OPT_CHOICE, /* unsigned: index of the word in `arg`, "one|two|three" */
+	OPT_LIST,   /* struct opt_list: given any number of times */
+};
+
+#define OPT_LIST_MAX 32
+
+struct opt_list {
+	unsigned n;
+	const char *item[OPT_LIST_MAX]; /* into argv, not copied */
 };
 
 struct opt {

@@ -6,10 +6,19 @@
 
 #include "base/opt.h"
 
+/* What becomes of writable disks when a snapshot is taken. */
+enum disk_policy {
+	DISK_KEEP,     /* they are kept with it */
+	DISK_EXTERNAL, /* the user sees to them */
+};
+
 struct options {
 	const char *kernel, *initrd, *cmdline;
-	uint64_t memory;     /* bytes, 0: not given */
-	uint32_t processors; /* 0: not given */
+	uint64_t memory;				 /* bytes, 0: not given */
+	uint32_t processors;				 /* 0: not given */
+	struct opt_list disk, net, pmem, vsock, console; /* devices.h tells how they are read */
+	bool rng, balloon;
+	uint32_t disk_policy; /* enum disk_policy */
 	const char *serial, *control, *memory_backing_file, *store, *restore;
 	bool private_memory, no_reserve, paused, check, trust_memory;
 	bool demo_guest, check_host, json, version;
