@@ -123,6 +123,13 @@ bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len)
 	return offset_of(ram, address, len) != UINT64_MAX;
 }
 
+uint64_t ram_end(const struct ram *ram)
+{
+	const struct ram_region *last = &ram->region[ram->nregions - 1];
+
+	return last->guest_address + last->size;
+}
+
 int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len)
 {
 	uint64_t offset = offset_of(ram, address, len);

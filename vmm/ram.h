@@ -82,6 +82,9 @@ void ram_unmap(struct ram *ram);
 /* True where [address, address + len) is RAM, within one region. */
 bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len);
 
+/* The guest address behind its last region: pmem lies above. */
+uint64_t ram_end(const struct ram *ram);
+
 /*
  * Copy len bytes from or to guest address `address`. 0; -EINVAL: not all of it
  * is RAM (nothing was copied); -EROFS: it is read_only; -EFAULT: a page could not
