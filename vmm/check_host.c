@@ -101,7 +101,7 @@ static int probe(const struct kvm_host *host, double *mips, struct err *e)
 
 	if (rc < 0)
 		return rc;
-	rc = vm_create(&vm, host, &ram, 1, e);
+	rc = vm_create(&vm, host, (const struct ram *[]){ &ram }, 1, 1, e);
 	if (rc == 0) {
 		rc = vm_set_host_cpuid(&vm, e);
 		if (rc == 0)

@@ -88,15 +88,18 @@ static void on_io(struct cpu *c, struct kvm_run *run)
 }
 
 /*
- * An access to RAM that KVM could not do itself, because the host has no page:
+ * An access to memory that KVM could not do itself, because the host has no page:
  * do it here, where a fault is survived. It is complete when KVM_RUN is called.
+ * What is written to read-only pmem goes nowhere.
  */
 static bool access_ram(struct cpu *c, struct kvm_run *run)
 {
-	struct ram *ram = &c->machine->ram;
-	int rc;
+	struct ram *ram = machine_memory_at(c->machine, run->mmio.phys_addr, run->mmio.len);
+	int rc = 0;
 
-	if (run->mmio.is_write)
+	if (!ram || (run->mmio.is_write && ram->read_only))
+		;
+	else if (run->mmio.is_write)
 		rc = ram_write(ram, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
 	else
 		rc = ram_read(ram, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
@@ -106,7 +109,7 @@ static bool access_ram(struct cpu *c, struct kvm_run *run)
 
 static void on_mmio(struct cpu *c, struct kvm_run *run)
 {
-	if (ram_contains(&c->machine->ram, run->mmio.phys_addr, run->mmio.len)) {
+	if (machine_memory_at(c->machine, run->mmio.phys_addr, run->mmio.len)) {
 		if (!access_ram(c, run))
 			machine_report_fault(c->machine, run->mmio.phys_addr,
 					     "MMIO exit inside RAM");

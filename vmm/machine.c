@@ -239,13 +239,42 @@ void machine_tell_paused(struct machine *m)
 		kvm_ioctl(m->vm.vcpu[i].fd, KVM_KVMCLOCK_CTRL, NULL);
 }
 
+/* ---- memory ---- */
+
+unsigned machine_memories(struct machine *m, struct ram *memory[VM_MEMORIES_MAX])
+{
+	memory[0] = &m->ram;
+	for (unsigned i = 0; i < m->npmem; i++)
+		memory[1 + i] = m->pmem[i];
+	return 1 + m->npmem;
+}
+
+struct ram *machine_memory_at(struct machine *m, uint64_t address, uint64_t len)
+{
+	struct ram *memory[VM_MEMORIES_MAX];
+	const unsigned n = machine_memories(m, memory);
+
+	for (unsigned i = 0; i < n; i++)
+		if (ram_contains(memory[i], address, len))
+			return memory[i];
+	return NULL;
+}
+
+static int create_vm(struct machine *m, struct vm *vm, struct err *e)
+{
+	struct ram *memory[VM_MEMORIES_MAX];
+	const unsigned n = machine_memories(m, memory);
+
+	return vm_create(vm, &m->kvm, (const struct ram *const *)memory, n, m->ncpus, e);
+}
+
 /* ---- booting ---- */
 
 int machine_boot(struct machine *m, struct err *e)
 {
 	const struct acpi_config acpi = { .ncpus = m->ncpus };
 	struct vm fresh;
-	int rc = vm_create(&fresh, &m->kvm, &m->ram, m->ncpus, e);
+	int rc = create_vm(m, &fresh, e);
 
 	if (rc < 0)
 		return rc;
@@ -372,7 +401,7 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 	int rc = check_known(m, state, e);
 
 	if (rc == 0)
-		rc = vm_create(&m->vm, &m->kvm, &m->ram, m->ncpus, e);
+		rc = create_vm(m, &m->vm, e);
 	if (rc == 0)
 		rc = vm_load(&m->vm, state, e);
 	for (size_t i = 0; rc == 0 && i < NDEVICES; i++)

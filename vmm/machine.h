@@ -63,6 +63,8 @@ struct machine {
 	struct kvm_host kvm;
 	struct vm vm;
 	struct ram ram;
+	struct ram *pmem[VM_PMEM_MAX]; /* their devices', in the order of their addresses */
+	unsigned npmem;
 	struct boot boot;
 	struct chardev console;
 	struct serial serial;
@@ -141,6 +143,12 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e);
 
 /* Tells the guest that time has passed unseen (KVM_KVMCLOCK_CTRL). vCPUs held. */
 void machine_tell_paused(struct machine *m);
+
+/* All memory in the order of its slots (vm.h): RAM, then pmem. Returns how many. */
+unsigned machine_memories(struct machine *m, struct ram *memory[VM_MEMORIES_MAX]);
+
+/* The memory that holds all of [address, address + len), or NULL. Any thread. */
+struct ram *machine_memory_at(struct machine *m, uint64_t address, uint64_t len);
 
 /* Dispatches a guest's access to an I/O port. vCPU threads. */
 void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, unsigned size);

@@ -23,10 +23,12 @@ unsigned ram_layout(uint64_t size, struct ram_region region[RAM_REGIONS])
 	return 2;
 }
 
-static uint8_t *map(int fd, uint64_t size, enum ram_backing backing)
+static uint8_t *map(int fd, const struct ram *ram)
 {
-	int flags = backing == RAM_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+	const uint64_t size = ram->size;
+	const int flags = ram->backing == RAM_PRIVATE ? MAP_PRIVATE : MAP_SHARED;
+	const int prot = ram->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	void *p = mmap(NULL, size, prot, flags | MAP_NORESERVE, fd, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -41,29 +43,46 @@ static uint64_t *new_bitmap(uint64_t size)
 	return calloc((size / RAM_PAGE + 63) / 64, sizeof(uint64_t));
 }
 
-int ram_map(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, struct err *e)
+/* Maps what *ram says: size, regions, backing, read_only. Takes fd. */
+static int map_described(struct ram *ram, int fd, struct err *e)
 {
 	auto_fd int own = fd;
 
-	memset(ram, 0, sizeof(*ram));
 	ram->fd = -1;
-	ram->size = size;
-	ram->backing = backing;
-	ram->nregions = ram_layout(size, ram->region);
-	ram->written = new_bitmap(size);
+	ram->written = new_bitmap(ram->size);
 	if (!ram->written)
 		return err_sys(e, ENOMEM, "cannot map guest RAM");
-	ram->base = map(fd, size, backing);
+	ram->base = map(fd, ram);
 	if (!ram->base) {
 		int errnum = errno;
 
 		free(ram->written);
 		ram->written = NULL;
 		return err_sys(e, errnum, "cannot map guest RAM of %llu bytes",
-			       (unsigned long long)size);
+			       (unsigned long long)ram->size);
 	}
 	ram->fd = take_fd(&own);
 	return 0;
+}
+
+int ram_map(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, struct err *e)
+{
+	*ram = (struct ram){ .size = size, .backing = backing };
+	ram->nregions = ram_layout(size, ram->region);
+	return map_described(ram, fd, e);
+}
+
+int ram_map_at(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, uint64_t address,
+	       bool read_only, struct err *e)
+{
+	*ram = (struct ram){
+		.size = size,
+		.nregions = 1,
+		.region = { { .guest_address = address, .size = size } },
+		.backing = read_only ? RAM_PRIVATE : backing,
+		.read_only = read_only,
+	};
+	return map_described(ram, fd, e);
 }
 
 int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e)
@@ -104,6 +123,13 @@ bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len)
 	return offset_of(ram, address, len) != UINT64_MAX;
 }
 
+uint64_t ram_end(const struct ram *ram)
+{
+	const struct ram_region *last = &ram->region[ram->nregions - 1];
+
+	return last->guest_address + last->size;
+}
+
 int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len)
 {
 	uint64_t offset = offset_of(ram, address, len);
@@ -115,10 +141,17 @@ int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len)
 
 static void mark(struct ram *ram, uint64_t offset, uint64_t len)
 {
-	uint64_t last = (offset + len - 1) / RAM_PAGE;
+	const uint64_t last = (offset + len - 1) / RAM_PAGE;
+	uint64_t page = offset / RAM_PAGE;
 
-	for (uint64_t page = offset / RAM_PAGE; page <= last; page++)
-		__atomic_fetch_or(&ram->written[page / 64], 1ULL << (page % 64), __ATOMIC_RELAXED);
+	/* A word at a time: a guest may have gigabytes marked by one request. */
+	while (page <= last) {
+		const uint64_t end = (page | 63) < last ? page | 63 : last;
+		const uint64_t bits = UINT64_MAX >> (63 - (end - page));
+
+		__atomic_fetch_or(&ram->written[page / 64], bits << (page % 64), __ATOMIC_RELAXED);
+		page = end + 1;
+	}
 }
 
 int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
@@ -127,6 +160,8 @@ int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
 
 	if (offset == UINT64_MAX)
 		return -EINVAL;
+	if (ram->read_only)
+		return -EROFS;
 	if (len == 0)
 		return 0;
 	/* Marked first: a page half written before a fault has changed too. */
@@ -184,6 +219,23 @@ uint64_t ram_take_fault(const struct ram *ram)
 	return UINT64_MAX;
 }
 
+int ram_discard(struct ram *ram, uint64_t address, uint64_t len)
+{
+	const uint64_t offset = offset_of(ram, address, len);
+	const int advice = ram->backing == RAM_PRIVATE ? MADV_DONTNEED : MADV_REMOVE;
+
+	if (offset == UINT64_MAX || (address | len) % RAM_PAGE)
+		return -EINVAL;
+	if (ram->read_only)
+		return -EROFS;
+	if (ram->backing == RAM_SHARED && !ram->may_punch)
+		return -EOPNOTSUPP;
+	if (len == 0)
+		return 0;
+	mark(ram, offset, len);
+	return madvise(ram->base + offset, len, advice) < 0 ? -errno : 0;
+}
+
 int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)
 {
 	/* A description of its own: the writable one is closed after the freeze. */
@@ -191,7 +243,11 @@ int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)
 
 	if (fd < 0)
 		return err_sys(e, errno, "cannot open the RAM file again for reading");
-	return ram_map(frozen, RAM_PRIVATE, fd, ram->size, e);
+	*frozen = (struct ram){ .size = ram->size,
+				.nregions = ram->nregions,
+				.backing = RAM_PRIVATE };
+	memcpy(frozen->region, ram->region, sizeof(frozen->region));
+	return map_described(frozen, fd, e);
 }
 
 void ram_freeze_commit(struct ram *ram, struct ram *frozen, struct ram_mapping *old)

@@ -5,6 +5,8 @@
  *	guest address	0 ........ 3 GiB        4 GiB ...........
  *	flat offset	0 ........ 3 GiB        3 GiB ...........   = offset in memory.bin
  *
+ * The memory of a pmem device is such a run too: one region, above RAM.
+ *
  * The flat run is a file mapped shared (a fresh machine: saving freezes it
  * without a copy), a file mapped privately (after a freeze or a restore: the
  * file is a snapshot and stays as it is), or a memfd (--private-memory).
@@ -43,9 +45,11 @@ struct ram {
 	unsigned nregions;
 	struct ram_region region[RAM_REGIONS];
 	enum ram_backing backing;
+	bool read_only;	   /* pmem that nobody writes: neither the guest nor ram_write() */
+	bool may_punch;	   /* RAM_SHARED: no space is reserved, ram_discard() may give some back */
 	uint8_t *base;	   /* the mapping of the flat run */
 	int fd;		   /* owned; read-only where RAM_PRIVATE */
-	uint64_t *written; /* one bit a page: written by ram_write() */
+	uint64_t *written; /* one bit a page: changed by ram_write() or ram_discard() */
 };
 
 /* A mapping that a freeze has taken out of use. */
@@ -64,6 +68,13 @@ unsigned ram_layout(uint64_t size, struct ram_region region[RAM_REGIONS]);
  */
 int ram_map(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, struct err *e);
 
+/*
+ * As ram_map(), with all of it in one region at guest address `address`. What is
+ * read_only is mapped so too, and is RAM_PRIVATE.
+ */
+int ram_map_at(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, uint64_t address,
+	       bool read_only, struct err *e);
+
 /* RAM in a memfd of `size` bytes. 0 or a negative errno. */
 int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e);
 
@@ -72,10 +83,14 @@ void ram_unmap(struct ram *ram);
 /* True where [address, address + len) is RAM, within one region. */
 bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len);
 
+/* The guest address behind its last region: pmem lies above. */
+uint64_t ram_end(const struct ram *ram);
+
 /*
  * Copy len bytes from or to guest address `address`. 0; -EINVAL: not all of it
- * is RAM (nothing was copied); -EFAULT: a page could not be had. The guest may
- * write at the same time: copy once, check the copy, use the copy.
+ * is RAM (nothing was copied); -EROFS: it is read_only; -EFAULT: a page could not
+ * be had. The guest may write at the same time: copy once, check the copy, use the
+ * copy.
  */
 int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len);
 int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len);
@@ -101,6 +116,20 @@ void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written);
  * of the functions above, and forgets it. UINT64_MAX: there is none.
  */
 uint64_t ram_take_fault(const struct ram *ram);
+
+/*
+ * Gives the host back the memory behind whole pages that the guest does not use:
+ * they read as zeros, or as what they once were, and are marked as written. No
+ * mapping is made or split, whatever the guest asks for.
+ *
+ *	RAM_PRIVATE	the private pages go: the file's bytes show again
+ *	RAM_MEMFD	a hole
+ *	RAM_SHARED	a hole where may_punch; else nothing: its space is reserved
+ *
+ * 0; -EINVAL: not whole pages of one region; -EROFS; -EOPNOTSUPP: it stays, for
+ * its space is reserved or the file system makes no holes; or a negative errno.
+ */
+int ram_discard(struct ram *ram, uint64_t address, uint64_t len);
 
 /*
  * Freezing RAM_SHARED memory, in two steps. Prepare, while the guest runs: map

@@ -242,10 +242,10 @@ static int check_quiet(struct machine *m, struct err *e)
 /* RAM that is a file of the machine's own: go on over a private mapping of it. */
 static int freeze(struct machine *m, struct ram *frozen, struct taken *t, struct err *e)
 {
-	int rc = vm_move_ram(&m->vm, frozen, e);
+	int rc = vm_move_ram(&m->vm, 0, frozen, e);
 
 	if (rc < 0) {
-		vm_move_ram(&m->vm, &m->ram, NULL);
+		vm_move_ram(&m->vm, 0, &m->ram, NULL);
 		return rc;
 	}
 	ram_freeze_commit(&m->ram, frozen, &t->old);

@@ -15,11 +15,14 @@
 /* Three pages that Intel's KVM wants for itself, in the device hole. */
 #define TSS_ADDRESS 0xfffbd000UL
 
-static int set_slot(const struct vm *vm, const struct ram *ram, unsigned i, bool remove)
+/* Region `i` of memory `which`: each memory has RAM_REGIONS numbers to itself. */
+static int set_slot(const struct vm *vm, unsigned which, const struct ram *ram, unsigned i,
+		    bool remove)
 {
 	const struct ram_region *r = &ram->region[i];
 	struct kvm_userspace_memory_region slot = {
-		.slot = i,
+		.slot = which * RAM_REGIONS + i,
+		.flags = ram->read_only ? KVM_MEM_READONLY : 0,
 		.guest_phys_addr = r->guest_address,
 		.memory_size = remove ? 0 : r->size,
 		.userspace_addr = (uintptr_t)ram->base + r->offset,
@@ -28,23 +31,24 @@ static int set_slot(const struct vm *vm, const struct ram *ram, unsigned i, bool
 	return kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot);
 }
 
-static int set_slots(const struct vm *vm, const struct ram *ram)
+static int set_slots(const struct vm *vm, const struct ram *const memory[], unsigned n)
 {
 	int rc = 0;
 
-	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++)
-		rc = set_slot(vm, ram, i, false);
+	for (unsigned which = 0; which < n; which++)
+		for (unsigned i = 0; rc == 0 && i < memory[which]->nregions; i++)
+			rc = set_slot(vm, which, memory[which], i, false);
 	return rc;
 }
 
-int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e)
+int vm_move_ram(struct vm *vm, unsigned which, const struct ram *ram, struct err *e)
 {
 	int rc = 0;
 
 	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++) {
 		/* A slot's address is not to be changed. One that is missing is no harm. */
-		set_slot(vm, ram, i, true);
-		rc = set_slot(vm, ram, i, false);
+		set_slot(vm, which, ram, i, true);
+		rc = set_slot(vm, which, ram, i, false);
 	}
 	return rc < 0 ? err_sys(e, -rc, "cannot move the guest's RAM") : 0;
 }
@@ -67,7 +71,7 @@ static int create_vcpu(struct vm *vm, unsigned id)
 }
 
 /* Slots before the irqchip: with it, each slot costs a grace period of milliseconds. */
-static int build(struct vm *vm, const struct ram *ram, unsigned nvcpus)
+static int build(struct vm *vm, const struct ram *const memory[], unsigned n, unsigned nvcpus)
 {
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	int rc = kvm_ioctl(vm->host->fd, KVM_CREATE_VM, NULL);
@@ -75,7 +79,7 @@ static int build(struct vm *vm, const struct ram *ram, unsigned nvcpus)
 	if (rc < 0)
 		return rc;
 	vm->fd = rc;
-	rc = set_slots(vm, ram);
+	rc = set_slots(vm, memory, n);
 	if (rc == 0)
 		rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
 	if (rc == 0)
@@ -87,13 +91,13 @@ static int build(struct vm *vm, const struct ram *ram, unsigned nvcpus)
 	return rc;
 }
 
-int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
-	      struct err *e)
+int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *const memory[],
+	      unsigned n, unsigned nvcpus, struct err *e)
 {
 	int rc;
 
 	*vm = (struct vm){ .host = host, .fd = -1 };
-	rc = build(vm, ram, nvcpus);
+	rc = n <= VM_MEMORIES_MAX ? build(vm, memory, n, nvcpus) : -E2BIG;
 	if (rc == 0)
 		return 0;
 	vm_destroy(vm);

@@ -14,7 +14,9 @@
 #include "ram.h"
 #include "proto/state.h"
 
-#define VM_VCPUS_MAX 32
+#define VM_VCPUS_MAX	32
+#define VM_PMEM_MAX	8
+#define VM_MEMORIES_MAX (1 + VM_PMEM_MAX) /* RAM, then pmem */
 
 struct vm_vcpu {
 	int fd;		     /* owned */
@@ -29,19 +31,22 @@ struct vm {
 };
 
 /*
- * Makes a VM over `ram` with nvcpus vCPUs, an in-kernel irqchip and a PIT, in
- * their state after power-on, without CPUID. 0 or a negative errno.
+ * Makes a VM over n memories (RAM first, then pmem; at most VM_MEMORIES_MAX, whose
+ * regions do not overlap) with nvcpus vCPUs, an in-kernel irqchip and a PIT, in
+ * their state after power-on, without CPUID. What the guest writes to read_only
+ * memory is an MMIO exit. 0 or a negative errno.
  */
-int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
-	      struct err *e);
+int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *const memory[],
+	      unsigned n, unsigned nvcpus, struct err *e);
 void vm_destroy(struct vm *vm);
 
 /*
- * Points the memory slots at where `ram` is mapped now. The vCPUs must be
- * outside KVM_RUN. 0 or a negative errno: then some have been moved, and moving
- * them to where they were makes the VM whole again.
+ * Points the slots of memory `which` (its index in vm_create()'s list) at where
+ * `ram` is mapped now; its regions are the same. The vCPUs must be outside
+ * KVM_RUN. 0 or a negative errno: then some have been moved, and moving them to
+ * where they were makes the VM whole again.
  */
-int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e);
+int vm_move_ram(struct vm *vm, unsigned which, const struct ram *ram, struct err *e);
 
 /* Sets the level of an interrupt line (GSI). Any thread. */
 void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);

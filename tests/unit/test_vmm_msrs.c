@@ -36,7 +36,8 @@ static struct vm make_vm(struct rig *r)
 {
 	struct vm vm;
 
-	assert_int_equal(vm_create(&vm, &r->host, &r->ram, 1, NULL), 0);
+	assert_int_equal(vm_create(&vm, &r->host, (const struct ram *[]){ &r->ram }, 1, 1, NULL),
+			 0);
 	return vm;
 }
 

@@ -53,7 +53,7 @@ static int make(void **state)
 	if (rc == 0)
 		rc = ram_map_memfd(&r->ram, RAM_SIZE, &e);
 	if (rc == 0)
-		rc = vm_create(&r->vm, &r->kvm, &r->ram, 1, &e);
+		rc = vm_create(&r->vm, &r->kvm, (const struct ram *[]){ &r->ram }, 1, 1, &e);
 	if (rc == 0)
 		rc = vm_set_host_cpuid(&r->vm, &e);
 	if (rc == 0)
@@ -105,7 +105,7 @@ static VmState *saved(const struct vm *vm)
 /* A fresh VM over the same RAM with `s` loaded. */
 static int load(struct rig *r, const VmState *s, struct vm *vm, struct err *e)
 {
-	int rc = vm_create(vm, &r->kvm, &r->ram, (unsigned)1, e);
+	int rc = vm_create(vm, &r->kvm, (const struct ram *[]){ &r->ram }, 1, 1, e);
 
 	if (rc < 0)
 		return rc;
@@ -404,7 +404,8 @@ static void load_of_more_vcpus_than_the_vm_has_is_refused(void **state)
 	struct vm other;
 	VmState *s = saved(&r->vm);
 
-	assert_int_equal(vm_create(&other, &r->kvm, &r->ram, 2, &e), 0);
+	assert_int_equal(vm_create(&other, &r->kvm, (const struct ram *[]){ &r->ram }, 1, 2, &e),
+			 0);
 	assert_int_equal(vm_load(&other, s, &e), -EINVAL);
 	assert_says(&e, "state.bin has 1 vCPUs, the manifest says 2");
 	vm_destroy(&other);
@@ -422,7 +423,7 @@ static void move_ram_lets_the_guest_go_on(void **state)
 	r->ram.backing = RAM_SHARED;
 	assert_int_equal(ram_freeze_prepare(&r->ram, &frozen, &e), 0);
 	ram_freeze_commit(&r->ram, &frozen, &old);
-	if (vm_move_ram(&r->vm, &r->ram, &e) < 0)
+	if (vm_move_ram(&r->vm, 0, &r->ram, &e) < 0)
 		fail_msg("%s", e.text);
 	ram_release(&old); /* nothing uses it any more, or the guest would fault */
 	run_some(&r->vm);

@@ -1,9 +1,13 @@
 /* The kinds of virtio devices. A new one is one file and one line here. */
 #include <string.h>
 
+#include "balloon.h"
+#include "pmem.h"
 #include "virtio.h"
 
 const struct virtio_ops *const virtio_kinds[] = {
+	&virtio_pmem_ops,
+	&virtio_balloon_ops,
 	NULL,
 };
 
