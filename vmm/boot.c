@@ -329,7 +329,7 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	 * One vCPU needs no tables, and a Linux that has them does not get as far as
 	 * its reset; several are found by them alone.
 	 */
-	if (vm->nvcpus > 1)
+	if (vm->nvcpus > 1 || acpi->nwindows)
 		params.acpi_rsdp_addr = ACPI_AT;
 
 	rc = ram_write(ram, z.load_address, f->kernel + z.kernel_offset, z.kernel_size);

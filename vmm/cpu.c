@@ -115,9 +115,8 @@ static void on_mmio(struct cpu *c, struct kvm_run *run)
 					     "MMIO exit inside RAM");
 		return;
 	}
-	/* Nothing is there: reads see an open bus, writes go nowhere. */
-	if (!run->mmio.is_write)
-		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+	machine_mmio(c->machine, run->mmio.is_write, run->mmio.phys_addr, run->mmio.data,
+		     run->mmio.len);
 }
 
 /* True, and said, where the vCPU failed for want of a RAM page. */

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "demo_guest.h"
+#include "virtio/pmem.h"
 
 /* The devices of every machine. A new device is one file and one line here. */
 static const struct {
@@ -30,7 +31,14 @@ static const struct {
 
 #define NDEVICES (sizeof(vdev_table) / sizeof(vdev_table[0]))
 
-_Static_assert(NDEVICES <= MACHINE_DEVICES_MAX, "room for every device");
+_Static_assert(NDEVICES + MACHINE_VIRTIO_MAX <= MACHINE_DEVICES_MAX, "room for every device");
+
+/* Where virtio devices lie: in the hole below 4 GiB, clear of the APICs. */
+#define VIRTIO_AT 0xd0000000ULL
+
+/* Interrupt lines that nothing else has, those of no ISA device first. */
+static const uint32_t virtio_irqs[MACHINE_VIRTIO_MAX] = { 16, 17, 18, 19, 20, 21, 22, 23,
+							  5,  6,  7,  9,  11, 12, 14, 15 };
 
 static struct vdev *device(struct machine *m, size_t i)
 {
@@ -43,7 +51,18 @@ unsigned machine_devices(struct machine *m, struct vdev **devices, unsigned room
 
 	for (; n < NDEVICES && n < room; n++)
 		devices[n] = device(m, n);
+	for (unsigned i = 0; i < m->nvirtio && n < room; i++)
+		devices[n++] = &m->virtio[i]->dev;
 	return n;
+}
+
+/* True where a manifest's device is one that every machine has. */
+static bool is_fixed(const Device *d)
+{
+	for (size_t i = 0; i < NDEVICES; i++)
+		if (strcmp(vdev_table[i].name, d->name) == 0)
+			return true;
+	return false;
 }
 
 static void set_irq(void *arg, uint32_t irq, bool level)
@@ -104,7 +123,116 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	rc = cpu_install_kick();
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set up a signal");
+	rc = iothread_init(&m->io[0], e);
+	if (rc < 0)
+		return rc;
+	m->nio = 1;
 	return kvm_host_open(&m->kvm, e);
+}
+
+/* ---- virtio devices ---- */
+
+/* The shared iothread, or, for a device that blocks, one of its own. */
+static int iothread_for(struct machine *m, const struct virtio_ops *ops, struct iothread **io,
+			struct err *e)
+{
+	int rc = 0;
+
+	*io = &m->io[0];
+	if (ops->blocks) {
+		*io = &m->io[m->nio];
+		rc = iothread_init(*io, e);
+		m->nio += rc == 0;
+	}
+	return rc;
+}
+
+/* The window and the interrupt of the next device, into its description. */
+static int assign(const struct machine *m, Device *d, struct err *e)
+{
+	const uint64_t address = VIRTIO_AT + (uint64_t)m->nvirtio * VIRTIO_MMIO_SIZE;
+	const uint32_t irq = virtio_irqs[m->nvirtio];
+
+	if (d->address == 0) {
+		d->address = address;
+		d->interrupt = irq;
+	}
+	return d->address == address && d->interrupt == irq
+		       ? 0
+		       : err_refuse(e, EINVAL,
+				    "the snapshot has device %s at another place than this program",
+				    d->name);
+}
+
+static int add_one(struct machine *m, Device *d, struct err *e)
+{
+	const struct virtio_ops *ops = virtio_find_kind(d->kind);
+	struct iothread *io;
+	unsigned same = 0;
+	int rc;
+
+	if (!ops)
+		return err_refuse(e, EINVAL,
+				  "device %s is a %.64s, which this program does not know", d->name,
+				  d->kind);
+	for (unsigned i = 0; i < m->nvirtio; i++)
+		same += m->virtio[i]->ops == ops;
+	if (same == ops->max || m->nvirtio == MACHINE_VIRTIO_MAX)
+		return err_refuse(e, E2BIG,
+				  "the machine has too many devices for %s: at most %u of its "
+				  "kind, %d in all",
+				  d->name, ops->max, MACHINE_VIRTIO_MAX);
+	rc = assign(m, d, e);
+	if (rc == 0)
+		rc = iothread_for(m, ops, &io, e);
+	if (rc == 0)
+		rc = virtio_open(d, d->address, d->interrupt, &m->ram, io, &m->host,
+				 &m->virtio[m->nvirtio], e);
+	m->nvirtio += rc == 0;
+	return rc;
+}
+
+int machine_add_virtio(struct machine *m, Machine *config, struct err *e)
+{
+	int rc = 0;
+
+	m->config = config;
+	for (size_t i = 0; rc == 0 && i < config->n_device; i++)
+		if (!is_fixed(config->device[i]))
+			rc = add_one(m, config->device[i], e);
+	return rc;
+}
+
+int machine_place_memories(struct machine *m, struct err *e)
+{
+	uint64_t end = ram_end(&m->ram);
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < m->nvirtio; i++) {
+		if (m->virtio[i]->ops != &virtio_pmem_ops)
+			continue;
+		rc = virtio_pmem_place(m->virtio[i], &end, e);
+		if (rc == 0)
+			m->pmem[m->npmem++] = virtio_pmem_memory(m->virtio[i]);
+	}
+	return rc;
+}
+
+struct virtio *machine_find_virtio(struct machine *m, const char *name)
+{
+	for (unsigned i = 0; i < m->nvirtio; i++)
+		if (strcmp(m->virtio[i]->dev.name, name) == 0)
+			return m->virtio[i];
+	return NULL;
+}
+
+static int bind_virtio(struct machine *m, const struct vm *vm, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < m->nvirtio; i++)
+		rc = virtio_bind(m->virtio[i], vm, e);
+	return rc;
 }
 
 int machine_start(struct machine *m, struct err *e)
@@ -117,13 +245,15 @@ int machine_start(struct machine *m, struct err *e)
 	sigdelset(&all, SIGRTMIN);
 	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (unsigned i = 0; rc == 0 && i < m->nio; i++)
+		rc = -iothread_start(&m->io[i], NULL);
 	for (unsigned i = 0; rc == 0 && i < m->ncpus; i++) {
 		m->cpu[i] = (struct cpu){ .machine = m, .index = i };
 		rc = pthread_create(&m->cpu[i].thread, NULL, cpu_main, &m->cpu[i]);
 		m->cpu[i].started = rc == 0;
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return rc ? err_sys(e, rc, "cannot start a vCPU's thread") : 0;
+	return rc ? err_sys(e, rc, "cannot start the machine's threads") : 0;
 }
 
 void machine_destroy(struct machine *m)
@@ -138,7 +268,15 @@ void machine_destroy(struct machine *m)
 	for (unsigned i = 0; i < m->ncpus; i++)
 		if (m->cpu[i].started)
 			pthread_join(m->cpu[i].thread, NULL);
+	for (unsigned i = 0; i < m->nio; i++)
+		iothread_hold(&m->io[i]);
 	chardev_flush(&m->console);
+	for (unsigned i = 0; i < m->nvirtio; i++)
+		virtio_close(m->virtio[i]);
+	for (unsigned i = 0; i < m->nio; i++)
+		iothread_destroy(&m->io[i]);
+	if (m->config)
+		machine__free_unpacked(m->config, NULL);
 	if (m->vm.fd >= 0)
 		vm_destroy(&m->vm);
 	ram_unmap(&m->ram);
@@ -164,10 +302,22 @@ static void hold_locked(struct machine *m, enum hold why)
 	m->holds |= why;
 	for (unsigned i = 0; i < m->ncpus; i++)
 		cpu_kick(&m->cpu[i]);
+	for (unsigned i = 0; i < m->nio; i++)
+		iothread_ask_hold(&m->io[i]);
+}
+
+void machine_hold_devices(struct machine *m)
+{
+	/* All are asked before any is waited for. */
+	for (unsigned i = 0; i < m->nio; i++)
+		iothread_ask_hold(&m->io[i]);
+	for (unsigned i = 0; i < m->nio; i++)
+		iothread_hold(&m->io[i]);
 }
 
 void machine_hold(struct machine *m, enum hold why)
 {
+	machine_hold_devices(m);
 	pthread_mutex_lock(&m->lock);
 	hold_locked(m, why);
 	while (m->parked < started(m))
@@ -180,6 +330,10 @@ void machine_release(struct machine *m, unsigned why)
 	pthread_mutex_lock(&m->lock);
 	m->holds &= ~why;
 	if (!m->holds) {
+		for (unsigned i = 0; i < m->nvirtio; i++)
+			virtio_kick_all(m->virtio[i]);
+		for (unsigned i = 0; i < m->nio; i++)
+			iothread_release(&m->io[i]);
 		pthread_cond_broadcast(&m->changed);
 		while (m->parked && !m->holds)
 			pthread_cond_wait(&m->changed, &m->lock);
@@ -270,9 +424,22 @@ static int create_vm(struct machine *m, struct vm *vm, struct err *e)
 
 /* ---- booting ---- */
 
+static unsigned list_windows(const struct machine *m, struct acpi_window *windows)
+{
+	for (unsigned i = 0; i < m->nvirtio; i++) {
+		const struct vdev *d = &m->virtio[i]->dev;
+
+		windows[i] = (struct acpi_window){ (uint32_t)d->address, d->size, d->irq };
+	}
+	return m->nvirtio;
+}
+
 int machine_boot(struct machine *m, struct err *e)
 {
-	const struct acpi_config acpi = { .ncpus = m->ncpus };
+	struct acpi_window windows[MACHINE_VIRTIO_MAX];
+	const struct acpi_config acpi = { m->ncpus, windows, list_windows(m, windows) };
+	struct vdev *devices[MACHINE_DEVICES_MAX];
+	unsigned n;
 	struct vm fresh;
 	int rc = create_vm(m, &fresh, e);
 
@@ -281,6 +448,8 @@ int machine_boot(struct machine *m, struct err *e)
 	rc = vm_set_host_cpuid(&fresh, e);
 	if (rc == 0)
 		rc = boot_load(&m->boot, &m->ram, &fresh, &acpi, e);
+	if (rc == 0)
+		rc = bind_virtio(m, &fresh, e);
 	if (rc < 0) {
 		vm_destroy(&fresh);
 		return rc;
@@ -290,8 +459,9 @@ int machine_boot(struct machine *m, struct err *e)
 	m->vm = fresh;
 	for (unsigned i = 0; i < m->ncpus; i++)
 		m->cpu[i].retry_mmio = false;
-	for (size_t i = 0; i < NDEVICES; i++)
-		device(m, i)->ops->reset(device(m, i));
+	n = machine_devices(m, devices, MACHINE_DEVICES_MAX);
+	for (unsigned i = 0; i < n; i++)
+		devices[i]->ops->reset(devices[i]);
 	return 0;
 }
 
@@ -315,15 +485,36 @@ void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, 
 	}
 }
 
+void machine_mmio(struct machine *m, bool write, uint64_t address, uint8_t *data, unsigned size)
+{
+	for (unsigned i = 0; i < m->nvirtio; i++) {
+		struct vdev *d = &m->virtio[i]->dev;
+
+		if (address < d->address || address - d->address > d->size - size)
+			continue;
+		if (write)
+			d->ops->write(d, address - d->address, data, size);
+		else
+			d->ops->read(d, address - d->address, data, size);
+		return;
+	}
+	/* Nothing is there: reads see an open bus, writes go nowhere. */
+	if (!write)
+		memset(data, 0xff, size);
+}
+
 /* ---- state ---- */
 
 static int save_devices(struct machine *m, VmState *s)
 {
-	s->device = calloc(NDEVICES, sizeof(*s->device));
+	struct vdev *devices[MACHINE_DEVICES_MAX];
+	const unsigned n = machine_devices(m, devices, MACHINE_DEVICES_MAX);
+
+	s->device = calloc(n, sizeof(*s->device));
 	if (!s->device)
 		return -ENOMEM;
-	for (size_t i = 0; i < NDEVICES; i++) {
-		struct vdev *d = device(m, i);
+	for (unsigned i = 0; i < n; i++) {
+		struct vdev *d = devices[i];
 		DeviceState *out = malloc(sizeof(*out));
 		uint8_t *buf;
 		size_t len;
@@ -383,11 +574,14 @@ static int load_device(struct vdev *d, const VmState *s, struct err *e)
 
 static int check_known(struct machine *m, const VmState *s, struct err *e)
 {
+	struct vdev *devices[MACHINE_DEVICES_MAX];
+	const unsigned n = machine_devices(m, devices, MACHINE_DEVICES_MAX);
+
 	for (size_t i = 0; i < s->n_device; i++) {
 		bool known = false;
 
-		for (size_t j = 0; j < NDEVICES; j++)
-			known |= strcmp(device(m, j)->name, s->device[i]->name) == 0;
+		for (unsigned j = 0; j < n; j++)
+			known |= strcmp(devices[j]->name, s->device[i]->name) == 0;
 		if (!known)
 			return err_refuse(e, EINVAL,
 					  "state.bin has a device %.64s, which is unknown",
@@ -398,16 +592,23 @@ static int check_known(struct machine *m, const VmState *s, struct err *e)
 
 int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 {
+	struct vdev *devices[MACHINE_DEVICES_MAX];
+	const unsigned n = machine_devices(m, devices, MACHINE_DEVICES_MAX);
 	int rc = check_known(m, state, e);
 
 	if (rc == 0)
 		rc = create_vm(m, &m->vm, e);
 	if (rc == 0)
 		rc = vm_load(&m->vm, state, e);
-	for (size_t i = 0; rc == 0 && i < NDEVICES; i++)
-		rc = load_device(device(m, i), state, e);
+	if (rc == 0)
+		rc = bind_virtio(m, &m->vm, e);
+	for (unsigned i = 0; rc == 0 && i < n; i++)
+		rc = load_device(devices[i], state, e);
 	if (rc < 0)
 		return rc;
+	for (unsigned i = 0; i < m->nvirtio; i++)
+		if (m->virtio[i]->ops->restored)
+			m->virtio[i]->ops->restored(m->virtio[i]);
 	machine_tell_paused(m);
 	if (m->boot.kind == BOOT_KIND__BOOT_DEMO) {
 		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, true);

@@ -2,9 +2,9 @@
  * The machine: RAM, devices, what it booted, and the struct vm that runs it at
  * the moment. A reset or a restore gives it another struct vm; the machine stays.
  *
- * Threads: one for each vCPU (cpu.c), and the main thread, which owns
- * everything else here. The main thread touches vm, ram and the table of
- * devices only while it alone runs, or while the vCPUs are held.
+ * Threads: one for each vCPU (cpu.c), iothreads for the virtio devices, and the
+ * main thread, which owns everything else here. The main thread touches vm, ram
+ * and the table of devices only while it alone runs, or while all are held.
  */
 #pragma once
 
@@ -16,10 +16,12 @@
 #include "boot.h"
 #include "chardev.h"
 #include "i8042.h"
+#include "iothread.h"
 #include "power.h"
 #include "ram.h"
 #include "rtc.h"
 #include "serial.h"
+#include "virtio/virtio.h"
 #include "vm.h"
 
 /* Why the vCPUs do not run; they run while no reason stands. */
@@ -47,6 +49,9 @@ struct memory_fault {
 
 enum exit_kind { COUNT_IO, COUNT_MMIO, COUNT_INTERRUPTED, COUNT_OTHER, COUNT_KINDS };
 
+#define MACHINE_VIRTIO_MAX  16
+#define MACHINE_DEVICES_MAX (8 + MACHINE_VIRTIO_MAX)
+
 struct machine;
 
 /* A vCPU's thread. */
@@ -72,6 +77,12 @@ struct machine {
 	struct rtc rtc;
 	struct power power;
 	struct vdev_host host; /* what every device is given */
+	Machine *config;       /* of the virtio devices, in their order; owned */
+	struct virtio *virtio[MACHINE_VIRTIO_MAX];
+	unsigned nvirtio;
+	struct iothread
+		io[1 + MACHINE_VIRTIO_MAX]; /* the shared one, then those of devices that block */
+	unsigned nio;
 	unsigned ncpus;
 	struct cpu cpu[VM_VCPUS_MAX];
 	int event_fd; /* eventfd: a vCPU thread has posted events */
@@ -95,7 +106,6 @@ struct machine {
 
 /* The devices, by the one table in machine.c. */
 unsigned machine_devices(struct machine *m, struct vdev **devices, unsigned room);
-#define MACHINE_DEVICES_MAX 8
 
 /*
  * Sets up everything but RAM, boot and vm: opens KVM, makes the devices.
@@ -103,17 +113,33 @@ unsigned machine_devices(struct machine *m, struct vdev **devices, unsigned room
  */
 int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e);
 
-/* Starts the vCPU threads, held by HOLD_USER. 0 or a negative errno. */
+/*
+ * Opens the virtio devices that `config` lists, in its order, and takes it over,
+ * also when this fails. After machine_init() and with RAM mapped, before a vm is
+ * made. Each gets the next window and interrupt, and config says which: where it
+ * has them already (a restore) they must be the same. 0 or a negative errno.
+ */
+int machine_add_virtio(struct machine *m, Machine *config, struct err *e);
+
+/* Gives pmem devices, once mapped, their guest addresses. Before a vm is made. 0 or negative. */
+int machine_place_memories(struct machine *m, struct err *e);
+
+/* The virtio device of that name, or NULL. */
+struct virtio *machine_find_virtio(struct machine *m, const char *name);
+
+/* Starts the iothreads and the vCPU threads, held by HOLD_USER. 0 or a negative errno. */
 int machine_start(struct machine *m, struct err *e);
 
 /* Ends the vCPU threads and frees all. */
 void machine_destroy(struct machine *m);
 
 /*
- * Main thread. hold: adds a reason and waits until every vCPU is outside
- * KVM_RUN with no exit half done. release: takes reasons away; when none is
- * left the vCPUs run, and it returns when all of them do.
+ * Main thread. hold: adds a reason and waits until nothing of a device is under
+ * way and every vCPU is outside KVM_RUN with no exit half done. hold_devices is
+ * the first half of it: the vCPUs go on. release: takes reasons away; when none
+ * is left devices and vCPUs run, and it returns when all of them do.
  */
+void machine_hold_devices(struct machine *m);
 void machine_hold(struct machine *m, enum hold why);
 void machine_release(struct machine *m, unsigned why);
 unsigned machine_holds(struct machine *m);
@@ -150,8 +176,9 @@ unsigned machine_memories(struct machine *m, struct ram *memory[VM_MEMORIES_MAX]
 /* The memory that holds all of [address, address + len), or NULL. Any thread. */
 struct ram *machine_memory_at(struct machine *m, uint64_t address, uint64_t len);
 
-/* Dispatches a guest's access to an I/O port. vCPU threads. */
+/* Dispatches a guest's access to an I/O port, or to an address that is no RAM. vCPU threads. */
 void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, unsigned size);
+void machine_mmio(struct machine *m, bool write, uint64_t address, uint8_t *data, unsigned size);
 
 /* The body of a vCPU's thread (cpu.c). */
 void *cpu_main(void *arg);

@@ -19,6 +19,7 @@
 #include "check_host.h"
 #include "console.h"
 #include "control.h"
+#include "devices.h"
 #include "fault.h"
 #include "options.h"
 #include "restore.h"
@@ -110,6 +111,7 @@ static int make_ram(struct program *p, struct err *e)
 static int boot(struct program *p, struct err *e)
 {
 	const struct options *o = &p->options;
+	Machine *config = NULL;
 	struct boot boot;
 	int rc = boot_from_options(&boot, o->demo_guest, o->kernel, o->initrd, o->cmdline, e);
 
@@ -122,7 +124,17 @@ static int boot(struct program *p, struct err *e)
 	}
 	p->machine.boot = boot;
 	if (rc == 0)
+		rc = devices_from_options(o, &config, e);
+	if (rc == 0)
 		rc = make_ram(p, e);
+	if (rc == 0) {
+		p->machine.ram.may_punch = o->no_reserve;
+		rc = machine_add_virtio(&p->machine, take_ptr(&config), e);
+	}
+	if (config)
+		machine__free_unpacked(config, NULL);
+	if (rc == 0)
+		rc = machine_place_memories(&p->machine, e);
 	return rc < 0 ? rc : machine_boot(&p->machine, e);
 }
 
