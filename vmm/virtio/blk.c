@@ -58,6 +58,7 @@ struct request {
 	struct blk *b;
 	const struct virtq_chain *c;
 	struct virtio_blk_outhdr hdr;
+	uint64_t filled; /* bytes of the in buffers, from the first on */
 };
 
 /* Where in the disk `len` bytes from a sector are: false where not all of it is there. */
@@ -115,7 +116,12 @@ static int transfer(struct request *r, bool in, uint64_t from, uint64_t len)
 
 static int do_in(struct request *r)
 {
-	return transfer(r, true, 0, r->c->in_len - 1);
+	const uint64_t len = r->c->in_len - 1;
+	int rc = transfer(r, true, 0, len);
+
+	if (rc == VIRTIO_BLK_S_OK)
+		r->filled = len;
+	return rc;
 }
 
 static int do_out(struct request *r)
@@ -131,12 +137,15 @@ static int do_flush(struct request *r)
 static int do_get_id(struct request *r)
 {
 	char id[VIRTIO_BLK_ID_BYTES] = { 0 };
-	uint64_t room = r->c->in_len - 1;
+	uint64_t room = r->c->in_len - 1, len = room < sizeof(id) ? room : sizeof(id);
 	int rc;
 
 	memcpy(id, r->b->v.dev.name, strnlen(r->b->v.dev.name, sizeof(id)));
-	rc = virtq_write(r->c, r->b->v.ram, 0, id, room < sizeof(id) ? room : sizeof(id));
-	return rc < 0 ? rc : VIRTIO_BLK_S_OK;
+	rc = virtq_write(r->c, r->b->v.ram, 0, id, len);
+	if (rc < 0)
+		return rc;
+	r->filled = len;
+	return VIRTIO_BLK_S_OK;
 }
 
 /* One range; *status is what the guest is told of it. */
@@ -148,7 +157,7 @@ static int do_range(struct request *r, const struct virtio_blk_discard_write_zer
 	struct blk *b = r->b;
 	uint64_t offset;
 
-	if (range->flags & ~VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP || (unmap && !zeroes))
+	if ((range->flags & ~(uint32_t)VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP) || (unmap && !zeroes))
 		return VIRTIO_BLK_S_UNSUPP;
 	if (range->num_sectors > (zeroes ? ZEROES_SECTORS : DISCARD_SECTORS) ||
 	    !place(b, range->sector, len, &offset))
@@ -221,8 +230,8 @@ static int do_request(struct blk *b, const struct virtq_chain *c)
 	rc = virtq_write(c, b->v.ram, c->in_len - 1, &status, 1);
 	if (rc < 0)
 		return rc;
-	/* After an error nobody knows what is before the status. */
-	return status == VIRTIO_BLK_S_OK || c->in_len == 1 ? (int)c->in_len : 0;
+	/* What the driver may rely on: the status only where nothing before it is missing. */
+	return (int)(r.filled == c->in_len - 1 ? c->in_len : r.filled);
 }
 
 /* False where the callback is to end. */
@@ -249,9 +258,11 @@ static void notify(struct virtio *v, unsigned q)
 	unsigned done = 0;
 	bool more = true;
 
-	while (more && done < BATCH_REQUESTS && bytes < BATCH_BYTES) {
+	while (done < BATCH_REQUESTS && bytes < BATCH_BYTES) {
 		more = virtio_pop(v, q, &c) && take_request(blk_of(v), &c);
-		done += more;
+		if (!more)
+			break;
+		done++;
 		bytes += c.in_len + c.out_len;
 	}
 	if (done)
@@ -304,16 +315,23 @@ struct disk *virtio_blk_disk(struct virtio *v)
 	return blk_of(v)->disk;
 }
 
+static int check_size(const Device *config, uint64_t size, struct err *e)
+{
+	if (config->size == 0 || config->size == size)
+		return 0;
+	return err_refuse(e, EINVAL, "disk %s has %llu bytes, the machine's has %llu",
+			  config->path && *config->path ? config->path : config->name,
+			  (unsigned long long)size, (unsigned long long)config->size);
+}
+
 int virtio_blk_set_disk(struct virtio *v, struct disk *d, struct err *e)
 {
 	struct blk *b = blk_of(v);
 	const Device *config = b->config;
+	int rc = check_size(config, disk_size(d), e);
 
-	if (config->size && disk_size(d) != config->size)
-		return err_refuse(e, EINVAL, "disk %s has %llu bytes, the machine's has %llu",
-				  config->path && *config->path ? config->path : config->name,
-				  (unsigned long long)disk_size(d),
-				  (unsigned long long)config->size);
+	if (rc < 0)
+		return rc;
 	if (disk_is_read_only(d) != !!config->read_only)
 		return err_refuse(e, EINVAL, "disk %s is %s, the machine's is not", config->name,
 				  disk_is_read_only(d) ? "read-only" : "writable");
@@ -329,23 +347,36 @@ static void blk_close(struct virtio *v)
 	free(v);
 }
 
+/* The disk of the configuration. What cannot be right is found before anything is made. */
+static int open_disk(struct blk *b, const Device *config, struct err *e)
+{
+	struct disk_identity id;
+	struct disk *d;
+	int rc = disk_probe(config->path, config->overlay, config->read_only, &id, e);
+
+	if (rc == 0)
+		rc = check_size(config, id.size, e);
+	if (rc == 0)
+		rc = disk_open(config->path, config->overlay, config->read_only, &d, e);
+	if (rc < 0)
+		return rc;
+	rc = virtio_blk_set_disk(&b->v, d, e);
+	if (rc < 0)
+		disk_close(d);
+	return rc;
+}
+
 static int blk_open(const Device *config, struct virtio **out, struct err *e)
 {
 	struct blk *b = calloc(1, sizeof(*b));
-	struct disk *d = NULL;
 	int rc = 0;
 
 	if (!b)
 		return err_sys(e, ENOMEM, "cannot make the disk %s", config->name);
 	virtio_init(&b->v, &virtio_blk_ops, 1, VIRTQ_SIZE_MAX, features_of(config), CONFIG_SIZE);
 	b->config = config;
-	if (config->path && *config->path) {
-		rc = disk_open(config->path, config->overlay, config->read_only, &d, e);
-		if (rc == 0)
-			rc = virtio_blk_set_disk(&b->v, d, e);
-		if (rc < 0 && d)
-			disk_close(d);
-	}
+	if (config->path && *config->path)
+		rc = open_disk(b, config, e);
 	if (rc < 0) {
 		blk_close(&b->v);
 		return rc;
