@@ -233,14 +233,15 @@ static void open_of_bad_headers_says_what(void **state)
 
 static void open_of_a_file_of_another_size_says_so(void **state)
 {
-	static const off_t sizes[] = { 0,
-				       1,
-				       4095,
-				       4096,
-				       8192,
-				       8192 + 101 * 4096 - 1,
+	/* Downwards: what is cut off is gone. */
+	static const off_t sizes[] = { 8192 + 102 * 4096,
 				       8192 + 101 * 4096 + 1,
-				       8192 + 102 * 4096 };
+				       8192 + 101 * 4096 - 1,
+				       8192,
+				       4096,
+				       4095,
+				       1,
+				       0 };
 	auto_fd int fd = make(*state, "o");
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
