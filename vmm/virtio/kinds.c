@@ -8,6 +8,11 @@
 const struct virtio_ops *const virtio_kinds[] = {
 	&virtio_pmem_ops,
 	&virtio_balloon_ops,
+#include "blk.h"
+#include "virtio.h"
+
+const struct virtio_ops *const virtio_kinds[] = {
+	&virtio_blk_ops,
 	NULL,
 };
 
