@@ -145,8 +145,6 @@ static bool accepts(const struct net *n, const struct virtio_net_hdr_v1 *h)
 
 /* ---- receiving ---- */
 
-static void on_tap(void *arg, uint32_t events);
-
 /* On the iothread. */
 static void watch_tap(struct net *n, bool on)
 {
@@ -271,6 +269,7 @@ static bool deliver(struct net *n)
 /* Packets from the tap to the guest, a batch at most. */
 static void receive(struct net *n)
 {
+	const uint16_t before = n->v.queue[RX].next_used;
 	unsigned left = BATCH;
 	bool buffers = true;
 
@@ -287,7 +286,8 @@ static void receive(struct net *n)
 		if (left)
 			left--;
 	}
-	virtio_signal(&n->v, RX);
+	if (n->v.queue[RX].next_used != before)
+		virtio_signal(&n->v, RX);
 	watch_tap(n, buffers);
 }
 
