@@ -460,3 +460,35 @@ UNUSED static uint32_t driver_request(struct driver *d, unsigned q, const void *
 	d->next = before;
 	return len;
 }
+
+/*
+ * A snapshot: what `from` and its RAM are now becomes what `to` is, a device that
+ * has been opened and not started. It goes on as a restored machine's does. 0 or
+ * what load() said.
+ */
+UNUSED static int driver_move(struct driver *to, struct driver *from, struct err *e)
+{
+	auto_free uint8_t *saved = NULL, *page = malloc(RAM_PAGE);
+	size_t len;
+	int rc;
+
+	assert_non_null(page);
+	for (uint64_t at = 0; at < DRIVER_RAM; at += RAM_PAGE) {
+		guest_read(&from->ram, at, page, RAM_PAGE);
+		if (!io_is_zero(page, RAM_PAGE))
+			guest_write(&to->ram, at, page, RAM_PAGE);
+	}
+	memcpy(to->queue, from->queue, sizeof(to->queue));
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		to->queue[q].ram = &to->ram;
+	to->next = from->next;
+	assert_int_equal(from->v->dev.ops->save(&from->v->dev, &saved, &len), 0);
+	rc = to->v->dev.ops->load(&to->v->dev, saved, len, e);
+	if (rc < 0)
+		return rc;
+	if (to->v->ops->restored)
+		to->v->ops->restored(to->v);
+	virtio_kick_all(to->v);
+	driver_run(to);
+	return 0;
+}

@@ -1,4 +1,6 @@
 /* The kinds of virtio devices. A new one is one file and one line here. */
+#include "kinds.h"
+
 #include <string.h>
 
 #include "balloon.h"
@@ -13,6 +15,10 @@ const struct virtio_ops *const virtio_kinds[] = {
 
 const struct virtio_ops *const virtio_kinds[] = {
 	&virtio_blk_ops,
+const struct virtio_ops *const virtio_kinds[] = {
+	&virtio_console_ops,
+	&virtio_net_ops,
+	&virtio_rng_ops,
 	NULL,
 };
 

@@ -29,9 +29,6 @@ void virtio_apply_features(struct virtio *v);
 /* Adds bits to InterruptStatus and interrupts the guest. Any thread. */
 void virtio_raise(struct virtio *v, uint32_t bits);
 
-/* Counts up the eventfd of queue q. Any thread. */
-void virtio_kick(const struct virtio *v, unsigned q);
-
 /* save and load of virtio_mmio_ops (virtio_state.c). */
 int virtio_save(struct vdev *d, uint8_t **buf, size_t *len);
 int virtio_load(struct vdev *d, const uint8_t *buf, size_t len, struct err *e);

@@ -204,22 +204,33 @@ bool virtio_pop(struct virtio *v, unsigned q, struct virtq_chain *c)
 	return rc == 1;
 }
 
-bool virtio_push(struct virtio *v, unsigned q, const struct virtq_chain *c, uint32_t len)
+bool virtio_push_many(struct virtio *v, unsigned q, const struct virtq_used *used, unsigned count)
 {
 	struct virtq *vq = &v->queue[q];
 	int rc;
 
 	if (!virtio_is_running(v) || !vq->ready)
 		return false;
-	rc = virtq_push(vq, v->ram, c->head, len);
+	rc = virtq_push_many(vq, v->ram, used, count);
 	if (rc < 0) {
-		virtq_unpop(vq);
+		for (unsigned i = 0; i < count; i++)
+			virtq_unpop(vq);
 		ring_failed(v, rc, "a device area that is not in RAM");
 		return false;
 	}
-	add(&v->requests, 1);
+	add(&v->requests, count);
+	for (unsigned i = 0; i < count; i++)
+		add(&v->bytes_in, used[i].len);
+	return true;
+}
+
+bool virtio_push(struct virtio *v, unsigned q, const struct virtq_chain *c, uint32_t len)
+{
+	const struct virtq_used used = { c->head, len };
+
+	if (!virtio_push_many(v, q, &used, 1))
+		return false;
 	add(&v->bytes_out, c->out_len);
-	add(&v->bytes_in, len);
 	return true;
 }
 

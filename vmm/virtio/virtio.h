@@ -154,6 +154,15 @@ bool virtio_pop(struct virtio *v, unsigned q, struct virtq_chain *c);
 bool virtio_push(struct virtio *v, unsigned q, const struct virtq_chain *c, uint32_t len);
 void virtio_signal(struct virtio *v, unsigned q);
 
+/* As virtio_push() of requests that the driver must find together: virtq_push_many(). */
+bool virtio_push_many(struct virtio *v, unsigned q, const struct virtq_used *used, unsigned count);
+
+/*
+ * Kicks queue q in the driver's place: its notify() comes (again) after the other
+ * callbacks that wait, as where a batch has left something over. Any thread.
+ */
+void virtio_kick(const struct virtio *v, unsigned q);
+
 /* The configuration has changed: the driver, if it is there, is told. Under lock. */
 void virtio_config_changed(struct virtio *v);
 

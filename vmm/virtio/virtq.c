@@ -183,20 +183,29 @@ void virtq_unpop(struct virtq *q)
 
 /* ---- giving requests back ---- */
 
-int virtq_push(struct virtq *q, struct ram *ram, uint16_t head, uint32_t len)
+int virtq_push_many(struct virtq *q, struct ram *ram, const struct virtq_used *used, unsigned count)
 {
-	const struct vring_used_elem elem = { .id = head, .len = len };
-	int rc;
+	const uint16_t first = q->next_used;
+	int rc = 0;
 
+	_Static_assert(sizeof(*used) == sizeof(struct vring_used_elem), "an entry as it lies");
 	if (!q->ready)
 		return -EPROTO;
-	rc = ram_write(ram, USED_RING(q, q->next_used), &elem, sizeof(elem));
+	for (unsigned i = 0; rc == 0 && i < count; i++)
+		rc = ram_write(ram, USED_RING(q, first + i), &used[i], sizeof(used[i]));
 	if (rc == 0)
-		rc = ram_store16(ram, USED_IDX(q), (uint16_t)(q->next_used + 1));
+		rc = ram_store16(ram, USED_IDX(q), (uint16_t)(first + count));
 	if (rc < 0)
 		return ring_error(rc);
-	q->next_used++;
+	q->next_used = (uint16_t)(first + count);
 	return 0;
+}
+
+int virtq_push(struct virtq *q, struct ram *ram, uint16_t head, uint32_t len)
+{
+	const struct virtq_used used = { head, len };
+
+	return virtq_push_many(q, ram, &used, 1);
 }
 
 int virtq_needs_interrupt(struct virtq *q, struct ram *ram)

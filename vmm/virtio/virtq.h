@@ -67,6 +67,17 @@ void virtq_unpop(struct virtq *q);
  */
 int virtq_push(struct virtq *q, struct ram *ram, uint16_t head, uint32_t len);
 
+/*
+ * As virtq_push() of `count` requests (at most the queue's size), which become
+ * visible to the driver together: for what is spread over several of them.
+ */
+struct virtq_used {
+	uint32_t head, len; /* as in the device area */
+};
+
+int virtq_push_many(struct virtq *q, struct ram *ram, const struct virtq_used *used,
+		    unsigned count);
+
 /* Whether the driver wants an interrupt for what was pushed. 1, 0, -EFAULT or -EPROTO. */
 int virtq_needs_interrupt(struct virtq *q, struct ram *ram);
 
