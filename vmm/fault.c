@@ -2,7 +2,8 @@
  * SIGBUS survived: see fault.h.
  *
  * The guard is per thread and the handler needs to find it without an
- * argument, so it is this file's own thread-local variable.
+ * argument, so it is this file's own thread-local variable; and so is the
+ * address that the handler has to tell.
  */
 #define _GNU_SOURCE
 #include "fault.h"
@@ -14,14 +15,15 @@
 #include <ucontext.h>
 
 static _Thread_local sigjmp_buf *guard;
+static _Thread_local const void *lost;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	struct sigaction fallback = { .sa_handler = SIG_DFL };
 	const ucontext_t *interrupted = context;
 
-	(void)info;
 	if (guard) {
+		lost = info->si_addr;
 		/* The jump does not restore the mask, whatever was added to it for this handler. */
 		pthread_sigmask(SIG_SETMASK, &interrupted->uc_sigmask, NULL);
 		siglongjmp(*guard, 1);
@@ -51,4 +53,44 @@ int fault_copy(void *to, const void *from, size_t n)
 	__asm__ volatile("" ::: "memory");
 	guard = NULL;
 	return 0;
+}
+
+int fault_load16(const uint16_t *from, uint16_t *value)
+{
+	sigjmp_buf here;
+
+	if (sigsetjmp(here, 0)) {
+		guard = NULL;
+		return -EFAULT;
+	}
+	guard = &here;
+	__asm__ volatile("" ::: "memory");
+	*value = __atomic_load_n(from, __ATOMIC_SEQ_CST);
+	__asm__ volatile("" ::: "memory");
+	guard = NULL;
+	return 0;
+}
+
+int fault_store16(uint16_t *to, uint16_t value)
+{
+	sigjmp_buf here;
+
+	if (sigsetjmp(here, 0)) {
+		guard = NULL;
+		return -EFAULT;
+	}
+	guard = &here;
+	__asm__ volatile("" ::: "memory");
+	__atomic_store_n(to, value, __ATOMIC_SEQ_CST);
+	__asm__ volatile("" ::: "memory");
+	guard = NULL;
+	return 0;
+}
+
+const void *fault_take_address(void)
+{
+	const void *address = lost;
+
+	lost = NULL;
+	return address;
 }

@@ -134,6 +134,56 @@ int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
 	return fault_copy(ram->base + offset, buf, len);
 }
 
+/* The flat offset of an aligned 16-bit word, or UINT64_MAX. */
+static uint64_t offset_of_word(const struct ram *ram, uint64_t address)
+{
+	return address % sizeof(uint16_t) ? UINT64_MAX : offset_of(ram, address, sizeof(uint16_t));
+}
+
+int ram_load16(const struct ram *ram, uint64_t address, uint16_t *value)
+{
+	uint64_t offset = offset_of_word(ram, address);
+
+	if (offset == UINT64_MAX)
+		return -EINVAL;
+	return fault_load16((const uint16_t *)(const void *)(ram->base + offset), value);
+}
+
+int ram_store16(struct ram *ram, uint64_t address, uint16_t value)
+{
+	uint64_t offset = offset_of_word(ram, address);
+
+	if (offset == UINT64_MAX)
+		return -EINVAL;
+	mark(ram, offset, sizeof(value));
+	return fault_store16((uint16_t *)(void *)(ram->base + offset), value);
+}
+
+void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written)
+{
+	uint64_t offset = offset_of(ram, address, len);
+
+	if (offset == UINT64_MAX)
+		return NULL;
+	if (written && len)
+		mark(ram, offset, len);
+	return ram->base + offset;
+}
+
+uint64_t ram_take_fault(const struct ram *ram)
+{
+	const uintptr_t at = (uintptr_t)fault_take_address();
+	const uint64_t offset = at - (uintptr_t)ram->base;
+
+	for (unsigned i = 0; at && i < ram->nregions; i++) {
+		const struct ram_region *r = &ram->region[i];
+
+		if (offset >= r->offset && offset - r->offset < r->size)
+			return r->guest_address + (offset - r->offset);
+	}
+	return UINT64_MAX;
+}
+
 int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)
 {
 	/* A description of its own: the writable one is closed after the freeze. */

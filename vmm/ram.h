@@ -9,9 +9,10 @@
  * without a copy), a file mapped privately (after a freeze or a restore: the
  * file is a snapshot and stays as it is), or a memfd (--private-memory).
  *
- * ram_read() and ram_write() are the only way to guest memory outside the
- * vCPUs: they check the range, mark what is written, and survive a page that
- * cannot be had. Nothing keeps a pointer into RAM: a freeze moves it.
+ * ram_read(), ram_write() and the like are the only way to guest memory outside
+ * the vCPUs: they check the range, mark what is written, and survive a page that
+ * cannot be had. ram_host() is for I/O by the kernel, which does the last for
+ * itself. Nothing keeps a pointer into RAM: a freeze moves it.
  */
 #pragma once
 
@@ -78,6 +79,28 @@ bool ram_contains(const struct ram *ram, uint64_t address, uint64_t len);
  */
 int ram_read(const struct ram *ram, uint64_t address, void *buf, uint64_t len);
 int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len);
+
+/*
+ * Load or store 16 bits at an even guest address, whole, and in order with all
+ * that the calling thread does before and after: an index of a ring, which says
+ * what else may be read. 0, -EINVAL or -EFAULT, as above.
+ */
+int ram_load16(const struct ram *ram, uint64_t address, uint16_t *value);
+int ram_store16(struct ram *ram, uint64_t address, uint16_t value);
+
+/*
+ * The host's memory behind [address, address + len), for system calls alone,
+ * which fail with EFAULT where a page cannot be had. Where the kernel is going
+ * to write there, it is marked as written, beforehand. Valid until the thread
+ * that asked can be held. NULL: not all of it is RAM.
+ */
+void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written);
+
+/*
+ * The guest address for which the calling thread was last given -EFAULT by one
+ * of the functions above, and forgets it. UINT64_MAX: there is none.
+ */
+uint64_t ram_take_fault(const struct ram *ram);
 
 /*
  * Freezing RAM_SHARED memory, in two steps. Prepare, while the guest runs: map

@@ -120,6 +120,26 @@ void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level)
 	kvm_ioctl(vm->fd, KVM_IRQ_LINE, &line);
 }
 
+int vm_add_irqfd(const struct vm *vm, uint32_t gsi, int fd)
+{
+	struct kvm_irqfd irqfd = { .fd = (uint32_t)fd, .gsi = gsi };
+
+	return kvm_ioctl(vm->fd, KVM_IRQFD, &irqfd);
+}
+
+int vm_add_ioeventfd(const struct vm *vm, uint64_t address, uint32_t value, int fd)
+{
+	struct kvm_ioeventfd ioeventfd = {
+		.datamatch = value,
+		.addr = address,
+		.len = sizeof(value),
+		.fd = fd,
+		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+	};
+
+	return kvm_ioctl(vm->fd, KVM_IOEVENTFD, &ioeventfd);
+}
+
 #define CPUID_1_ECX_TSC_DEADLINE (1U << 24)
 #define CPUID_1_ECX_HYPERVISOR	 (1U << 31)
 

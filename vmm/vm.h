@@ -46,6 +46,15 @@ int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e);
 /* Sets the level of an interrupt line (GSI). Any thread. */
 void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);
 
+/*
+ * The kernel's own paths past the monitor, as long as the VM lives: a write to
+ * the eventfd `fd` pulses interrupt line gsi; a guest's write of the 32-bit
+ * `value` at a guest address counts up the eventfd and makes no exit. An eventfd
+ * serves one VM. 0 or a negative errno.
+ */
+int vm_add_irqfd(const struct vm *vm, uint32_t gsi, int fd);
+int vm_add_ioeventfd(const struct vm *vm, uint64_t address, uint32_t value, int fd);
+
 /* Gives every vCPU the CPUID that the host supports, with its own APIC id. 0 or negative. */
 int vm_set_host_cpuid(struct vm *vm, struct err *e);
 

@@ -98,9 +98,10 @@ struct virtio {
 	struct iothread *io;  /* the machine's */
 	uint32_t config_size; /* of the device configuration space */
 	unsigned nqueues;
-	uint64_t features;		/* offered, the common ones included */
-	int irq_fd;			/* eventfd, owned */
-	int kick_fd[VIRTIO_QUEUES_MAX]; /* eventfds, owned */
+	uint64_t features;			  /* offered, the common ones included */
+	int irq_fd;				  /* eventfd, owned */
+	int kick_fd[VIRTIO_QUEUES_MAX];		  /* eventfds, owned */
+	struct virtio *kicked[VIRTIO_QUEUES_MAX]; /* each this device: tells a callback the queue */
 
 	pthread_mutex_t lock;
 	/* under lock: */
@@ -138,14 +139,17 @@ void virtio_leave(struct virtio *v);
 
 /*
  * As virtq_pop() and virtq_push() of queue q, and what is to be done when they
- * fail: false where there is nothing (more) to do. The driver is told of pushed
- * requests by virtio_signal(), once for a batch.
+ * fail: false where there is nothing (more) to do. Under lock, as in notify().
+ * A pop that finds nothing has asked the driver for a kick. A push that fails
+ * for want of a page puts the request back that was popped last: a kind pushes
+ * each request before it pops the next. The driver is told of pushed requests by
+ * virtio_signal(), once for a batch.
  */
 bool virtio_pop(struct virtio *v, unsigned q, struct virtq_chain *c);
 bool virtio_push(struct virtio *v, unsigned q, const struct virtq_chain *c, uint32_t len);
 void virtio_signal(struct virtio *v, unsigned q);
 
-/* The configuration has changed: the driver is told. */
+/* The configuration has changed: the driver, if it is there, is told. Under lock. */
 void virtio_config_changed(struct virtio *v);
 
 /*
@@ -156,7 +160,10 @@ void virtio_config_changed(struct virtio *v);
  */
 void virtio_memory_failed(struct virtio *v, unsigned q, int rc);
 
-/* The guest broke the rules: NEEDS_RESET, said in the log, at most once a second a device. */
+/*
+ * The guest broke the rules: NEEDS_RESET, said in the log, at most once a second
+ * a device. Under lock.
+ */
 void virtio_broken(struct virtio *v, const char *why);
 
 /* ---- for the machine ---- */
@@ -168,15 +175,24 @@ void virtio_broken(struct virtio *v, const char *why);
 int virtio_open(const Device *config, uint64_t address, uint32_t irq, struct ram *ram,
 		struct iothread *io, const struct vdev_host *host, struct virtio **out,
 		struct err *e);
+/* The same of a kind that need not be in virtio_kinds[]: for tests. */
+int virtio_open_kind(const struct virtio_ops *ops, const Device *config, uint64_t address,
+		     uint32_t irq, struct ram *ram, struct iothread *io,
+		     const struct vdev_host *host, struct virtio **out, struct err *e);
 void virtio_close(struct virtio *v);
 
 /*
  * Connects the device with a VM, by fresh eventfds: irqfd, and one ioeventfd a
- * queue, watched by its iothread. Everything is held. 0 or a negative errno.
+ * queue, watched by its iothread; what it was connected with before is left.
+ * Kicks on their way are lost: virtio_kick_all() follows. Everything is held.
+ * vm NULL: no KVM, the eventfds alone, for tests. 0 or a negative errno.
  */
 int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e);
 
-/* The machine goes on after a hold or a restore: every queue is looked at again. */
+/*
+ * The machine goes on after a hold or a restore: every queue is looked at again,
+ * and an interrupt that the guest has not acknowledged is raised again.
+ */
 void virtio_kick_all(struct virtio *v);
 
 static inline struct virtio *virtio_of(struct vdev *d)

@@ -52,7 +52,9 @@ struct virtq_chain {
 /*
  * Takes the next request: 1 and *c; 0: there is none; -EFAULT: a page could not
  * be had, nothing was taken; -EPROTO: the guest broke the rules (the reason in
- * *why, for the log), the queue must not be used until a reset.
+ * *why, for the log), the queue must not be used until a reset. No more requests
+ * are under way, popped and not pushed, than the queue is long: one more is
+ * against the rules.
  */
 int virtq_pop(struct virtq *q, struct ram *ram, struct virtq_chain *c, const char **why);
 
