@@ -2,8 +2,10 @@
 #include <string.h>
 
 #include "virtio.h"
+#include "vsock.h"
 
 const struct virtio_ops *const virtio_kinds[] = {
+	&virtio_vsock_ops,
 	NULL,
 };
 
