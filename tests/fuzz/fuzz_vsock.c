@@ -8,6 +8,7 @@
  *	6     the guest takes up to 15 packets
  *	7     a program writes, reads, ends its writing, or leaves
  */
+#define _GNU_SOURCE
 #include "fuzz.h"
 
 #include <stdbool.h>
