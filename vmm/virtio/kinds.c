@@ -6,6 +6,7 @@
 #include "balloon.h"
 #include "pmem.h"
 #include "virtio.h"
+#include "vsock.h"
 
 const struct virtio_ops *const virtio_kinds[] = {
 	&virtio_pmem_ops,
@@ -19,6 +20,7 @@ const struct virtio_ops *const virtio_kinds[] = {
 	&virtio_console_ops,
 	&virtio_net_ops,
 	&virtio_rng_ops,
+	&virtio_vsock_ops,
 	NULL,
 };
 

@@ -50,6 +50,11 @@ static bool reads(const struct vsock_conn *c)
 	       !(c->guest_shut & VSOCK_SHUT_RECEIVE);
 }
 
+static bool can_stream(const struct vsock_conn *c)
+{
+	return reads(c) && c->readable && credit(c) > 0;
+}
+
 uint32_t vsock_conn_events(const struct vsock_conn *c)
 {
 	uint32_t events = 0;
@@ -64,7 +69,7 @@ uint32_t vsock_conn_events(const struct vsock_conn *c)
 
 bool vsock_conn_is_ready(const struct vsock_conn *c)
 {
-	return c->due != 0 || (reads(c) && c->readable && credit(c) > 0);
+	return c->due != 0 || can_stream(c);
 }
 
 /* The guest is told; once both halves have ended it answers with a RST or closes. */
@@ -122,43 +127,33 @@ static void ask_for_credit(struct vsock_conn *c)
 	c->due |= DUE(VSOCK_CREDIT_REQUEST);
 }
 
-static uint16_t next_op(const struct vsock_conn *c)
+/* What is to be sent, bytes aside; 0: nothing. An end comes after all bytes. */
+static uint16_t next_due(const struct vsock_conn *c)
 {
-	/* An end comes after all bytes, and news of credit goes with any packet. */
-	static const uint16_t first[] = { VSOCK_REQUEST, VSOCK_RESPONSE, VSOCK_CREDIT_REQUEST,
-					  VSOCK_SHUTDOWN };
+	static const uint16_t order[] = { VSOCK_REQUEST, VSOCK_RESPONSE, VSOCK_CREDIT_REQUEST,
+					  VSOCK_SHUTDOWN, VSOCK_CREDIT_UPDATE };
 
-	for (size_t i = 0; i < sizeof(first) / sizeof(*first); i++)
-		if (c->due & DUE(first[i]))
-			return first[i];
-	return reads(c) && c->readable && credit(c) > 0 ? VSOCK_RW : 0;
+	for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++)
+		if (c->due & DUE(order[i]))
+			return order[i];
+	return 0;
 }
 
 bool vsock_conn_next(struct vsock_conn *c, struct vsock_header *h, uint8_t *buf, uint32_t room)
 {
-	uint16_t op;
-
 	*h = (struct vsock_header){ .src_port = c->host_port,
 				    .dst_port = c->guest_port,
 				    .type = VSOCK_TYPE_STREAM,
 				    .buf_alloc = VSOCK_BUFFER_SIZE };
-	ask_for_credit(c);
-	op = next_op(c);
-	if (op == VSOCK_RW) {
+	if (can_stream(c) && !(c->due & DUE(VSOCK_RESPONSE)))
 		h->len = take(c, buf, room);
-		ask_for_credit(c);
-		if (h->len == 0)
-			op = next_op(c); /* the end, perhaps; never bytes: not readable */
-		if (op == VSOCK_RW && h->len == 0)
-			op = 0;
-	}
-	if (op == 0 && c->due & DUE(VSOCK_CREDIT_UPDATE))
-		op = VSOCK_CREDIT_UPDATE;
-	if (op == 0)
+	ask_for_credit(c);
+	h->op = h->len > 0 ? VSOCK_RW : next_due(c);
+	if (h->op == 0)
 		return false;
-	c->due &= ~(DUE(op) | DUE(VSOCK_CREDIT_UPDATE));
-	h->op = op;
-	if (op == VSOCK_SHUTDOWN)
+	/* News of credit goes with any packet. */
+	c->due &= ~(DUE(h->op) | DUE(VSOCK_CREDIT_UPDATE));
+	if (h->op == VSOCK_SHUTDOWN)
 		h->flags = (c->host_ended ? VSOCK_SHUT_SEND : 0) |
 			   (c->host_deaf ? VSOCK_SHUT_RECEIVE : 0);
 	c->told = h->fwd_cnt = c->received - c->used;

@@ -117,7 +117,7 @@ static void refuse(struct vsock_mux *m, struct vsock_conn *c, const struct vsock
 
 static bool on_request(struct vsock_mux *m, struct vsock_conn *c, const struct vsock_header *h)
 {
-	char path[UNIX_PATH_MAX + 1];
+	char path[sizeof(m->listener.path) + PORT_TEXT];
 	int fd;
 
 	if (c || m->nconns >= VSOCK_CONNS)
@@ -136,7 +136,10 @@ static bool on_request(struct vsock_mux *m, struct vsock_conn *c, const struct v
 	c->due = 1U << VSOCK_RESPONSE;
 	know(m, c);
 	place(m, c);
-	return vsock_conn_credit(c, h) ? true : (end(m, c), false);
+	if (vsock_conn_credit(c, h))
+		return true;
+	end(m, c);
+	return false;
 }
 
 static bool on_response(struct vsock_conn *c)
