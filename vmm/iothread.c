@@ -46,7 +46,7 @@ static bool go_on(struct iothread *t)
 	bool quit;
 
 	pthread_mutex_lock(&t->lock);
-	while (t->hold && !t->quit) {
+	while ((t->hold || t->pause) && !t->quit) {
 		t->parked = true;
 		pthread_cond_broadcast(&t->changed);
 		pthread_cond_wait(&t->changed, &t->lock);
@@ -128,6 +128,26 @@ void iothread_release(struct iothread *t)
 {
 	pthread_mutex_lock(&t->lock);
 	t->hold = false;
+	pthread_cond_broadcast(&t->changed);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void iothread_pause(struct iothread *t)
+{
+	pthread_mutex_lock(&t->lock);
+	while (t->pause)
+		pthread_cond_wait(&t->changed, &t->lock);
+	t->pause = true;
+	wake(t);
+	while (!t->parked)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
+}
+
+void iothread_unpause(struct iothread *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->pause = false;
 	pthread_cond_broadcast(&t->changed);
 	pthread_mutex_unlock(&t->lock);
 }

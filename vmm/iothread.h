@@ -20,7 +20,7 @@ struct iothread {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under lock: */
-	bool hold, parked, quit;
+	bool hold, pause, parked, quit;
 };
 
 /* Makes it, held, without a thread yet. 0 or a negative errno. */
@@ -35,3 +35,11 @@ void iothread_ask_hold(struct iothread *t);
 /* Asks, and waits until it is outside every callback. Not its own thread. */
 void iothread_hold(struct iothread *t);
 void iothread_release(struct iothread *t);
+
+/*
+ * A moment's hold within a vCPU's thread, for what a guest does to a device:
+ * between the two the loop is the caller's alone. Independent of hold and
+ * release, and short. Not its own thread; no device's lock is held.
+ */
+void iothread_pause(struct iothread *t);
+void iothread_unpause(struct iothread *t);

@@ -233,9 +233,6 @@ static void write_register(struct virtio *v, uint64_t offset, uint32_t value)
 	case VIRTIO_MMIO_QUEUE_SEL:
 		v->queue_select = value;
 		break;
-	case VIRTIO_MMIO_STATUS:
-		write_status(v, value);
-		break;
 	default:
 		write_queue(v, offset, value);
 		break;
@@ -248,7 +245,20 @@ static void write_config(struct virtio *v, uint64_t offset, const uint8_t *data,
 		v->ops->write_config(v, (uint32_t)offset, data, len);
 }
 
-/* What a guest's interrupt handler does, without the lock. */
+/*
+ * A status starts or ends the device's work: its iothread stands meanwhile, so
+ * that activate() and reset() have its loop for themselves.
+ */
+static void change_status(struct virtio *v, uint32_t value)
+{
+	iothread_pause(v->io);
+	pthread_mutex_lock(&v->lock);
+	write_status(v, value);
+	pthread_mutex_unlock(&v->lock);
+	iothread_unpause(v->io);
+}
+
+/* What is done without the lock, as a guest's interrupt handler shall not wait; or before it. */
 static bool write_unlocked(struct virtio *v, uint64_t offset, uint32_t value)
 {
 	if (offset == VIRTIO_MMIO_INTERRUPT_ACK) {
@@ -259,6 +269,10 @@ static bool write_unlocked(struct virtio *v, uint64_t offset, uint32_t value)
 	if (offset == VIRTIO_MMIO_QUEUE_NOTIFY) {
 		if (value < v->nqueues)
 			virtio_kick(v, value);
+		return true;
+	}
+	if (offset == VIRTIO_MMIO_STATUS) {
+		change_status(v, value);
 		return true;
 	}
 	return false;
@@ -283,11 +297,7 @@ static void mmio_write(struct vdev *d, uint64_t offset, const uint8_t *data, uns
 
 static void mmio_reset(struct vdev *d)
 {
-	struct virtio *v = virtio_of(d);
-
-	pthread_mutex_lock(&v->lock);
-	reset(v);
-	pthread_mutex_unlock(&v->lock);
+	change_status(virtio_of(d), 0);
 }
 
 const struct vdev_ops virtio_mmio_ops = {

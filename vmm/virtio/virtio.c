@@ -2,12 +2,14 @@
 #include "transport.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/virtio_ring.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 
 #define WARN_EVERY_NS 1000000000LL
@@ -46,18 +48,44 @@ void virtio_init(struct virtio *v, const struct virtio_ops *ops, unsigned nqueue
 	v->warned_ns = 0;
 }
 
-static void unbind(struct virtio *v)
+/* The eventfds by which a device is connected. */
+struct binding {
+	int irq_fd, kick_fd[VIRTIO_QUEUES_MAX];
+};
+
+/* Takes them out of the device: it has none. */
+static struct binding take_binding(struct virtio *v)
+{
+	struct binding b = { .irq_fd = take_fd(&v->irq_fd) };
+
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		b.kick_fd[q] = take_fd(&v->kick_fd[q]);
+	return b;
+}
+
+static void put_binding(struct virtio *v, const struct binding *b)
+{
+	v->irq_fd = b->irq_fd;
+	memcpy(v->kick_fd, b->kick_fd, sizeof(v->kick_fd));
+}
+
+static void drop_binding(struct virtio *v, const struct binding *b)
 {
 	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++) {
-		if (v->kick_fd[q] < 0)
+		if (b->kick_fd[q] < 0)
 			continue;
-		loop_remove(&v->io->loop, v->kick_fd[q]);
-		close(v->kick_fd[q]);
-		v->kick_fd[q] = -1;
+		loop_remove(&v->io->loop, b->kick_fd[q]);
+		close(b->kick_fd[q]);
 	}
-	if (v->irq_fd >= 0)
-		close(v->irq_fd);
-	v->irq_fd = -1;
+	if (b->irq_fd >= 0)
+		close(b->irq_fd);
+}
+
+static void unbind(struct virtio *v)
+{
+	const struct binding b = take_binding(v);
+
+	drop_binding(v, &b);
 }
 
 void virtio_fini(struct virtio *v)
@@ -320,30 +348,38 @@ void virtio_close(struct virtio *v)
 	v->ops->close(v);
 }
 
-static int bind_queue(struct virtio *v, const struct vm *vm, unsigned q)
+static int bind_irq(const struct virtio *v, const struct vm *vm, int *fd)
 {
-	int rc;
-
-	v->kick_fd[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (v->kick_fd[q] < 0)
+	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (*fd < 0)
 		return -errno;
-	rc = vm ? vm_add_ioeventfd(vm, v->dev.address + VIRTIO_MMIO_QUEUE_NOTIFY, q, v->kick_fd[q])
-		: 0;
-	return rc < 0 ? rc : loop_add(&v->io->loop, v->kick_fd[q], EPOLLIN, on_kick, &v->kicked[q]);
+	return vm ? vm_add_irqfd(vm, v->dev.irq, *fd) : 0;
+}
+
+static int bind_queue(struct virtio *v, const struct vm *vm, unsigned q, int *fd)
+{
+	int rc = 0;
+
+	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (*fd < 0)
+		return -errno;
+	if (vm)
+		rc = vm_add_ioeventfd(vm, v->dev.address + VIRTIO_MMIO_QUEUE_NOTIFY, q, *fd);
+	return rc < 0 ? rc : loop_add(&v->io->loop, *fd, EPOLLIN, on_kick, &v->kicked[q]);
 }
 
 int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e)
 {
-	int rc = 0;
+	const struct binding old = take_binding(v);
+	int rc = bind_irq(v, vm, &v->irq_fd);
 
-	unbind(v);
-	v->irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (v->irq_fd < 0)
-		rc = -errno;
-	else if (vm)
-		rc = vm_add_irqfd(vm, v->dev.irq, v->irq_fd);
 	for (unsigned q = 0; rc == 0 && q < v->nqueues; q++)
-		rc = bind_queue(v, vm, q);
-	return rc < 0 ? err_sys(e, -rc, "cannot connect %s with the virtual machine", v->dev.name)
-		      : 0;
+		rc = bind_queue(v, vm, q, &v->kick_fd[q]);
+	if (rc == 0) {
+		drop_binding(v, &old);
+		return 0;
+	}
+	unbind(v);
+	put_binding(v, &old);
+	return err_sys(e, -rc, "cannot connect %s with the virtual machine", v->dev.name);
 }

@@ -64,10 +64,15 @@ struct virtio_ops {
 	void (*read_config)(struct virtio *v, uint32_t offset, void *buf, uint32_t len);
 	void (*write_config)(struct virtio *v, uint32_t offset, const void *buf, uint32_t len);
 
-	/* The driver has said DRIVER_OK (v->driver_features says what it took); may be NULL. */
+	/*
+	 * The driver has said DRIVER_OK (v->driver_features says what it took); may be
+	 * NULL. A vCPU's thread; the iothread stands, so that its loop may be changed.
+	 */
 	void (*activate)(struct virtio *v);
-	/* The driver, or the machine, has reset the device; queues are reset by the core. May be
-	 * NULL. */
+	/*
+	 * The driver, or the machine, has reset the device; queues are reset by the
+	 * core. May be NULL. The iothread stands, as above.
+	 */
 	void (*reset)(struct virtio *v);
 	/* iothread: the driver has kicked queue q, or the machine goes on. */
 	void (*notify)(struct virtio *v, unsigned q);
@@ -183,9 +188,10 @@ void virtio_close(struct virtio *v);
 
 /*
  * Connects the device with a VM, by fresh eventfds: irqfd, and one ioeventfd a
- * queue, watched by its iothread; what it was connected with before is left.
- * Kicks on their way are lost: virtio_kick_all() follows. Everything is held.
- * vm NULL: no KVM, the eventfds alone, for tests. 0 or a negative errno.
+ * queue, watched by its iothread; what it was connected with before is left, and
+ * kept where this fails. Kicks on their way are lost: virtio_kick_all() follows.
+ * Everything is held. vm NULL: no KVM, the eventfds alone, for tests. 0 or a
+ * negative errno.
  */
 int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e);
 
