@@ -303,6 +303,171 @@ static void release_of_more_than_one_piece_unmaps_all(void **state)
 	ram_unmap(&ram);
 }
 
+/* ---- giving pages back ---- */
+
+static uint64_t blocks(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void write_marks_a_long_run_of_pages_and_no_other(void **state)
+{
+	struct ram *ram = *state;
+	auto_free uint8_t *buf = calloc(1, 200 * RAM_PAGE);
+
+	assert_int_equal(ram_write(ram, 61 * RAM_PAGE + 1, buf, 200 * RAM_PAGE), 0);
+	for (uint64_t page = 0; page < SIZE / RAM_PAGE; page++)
+		assert_int_equal(is_marked(ram, page), page >= 61 && page <= 261);
+}
+
+static void discard_of_a_memfd_makes_a_hole_and_marks_it(void **state)
+{
+	struct ram *ram = *state;
+	auto_free uint8_t *buf = malloc(8 * RAM_PAGE);
+	uint64_t before;
+
+	memset(buf, 0xaa, 8 * RAM_PAGE);
+	assert_int_equal(ram_write(ram, 16 * RAM_PAGE, buf, 8 * RAM_PAGE), 0);
+	memset(ram->written, 0, SIZE / RAM_PAGE / 8);
+	before = blocks(ram->fd);
+	assert_int_equal(ram_discard(ram, 17 * RAM_PAGE, 3 * RAM_PAGE), 0);
+	assert_int_equal(before - blocks(ram->fd), 3 * RAM_PAGE);
+	assert_int_equal(pages_marked(ram), 3);
+	assert_true(is_marked(ram, 17) && is_marked(ram, 19));
+	assert_int_equal(ram_read(ram, 16 * RAM_PAGE, buf, 8 * RAM_PAGE), 0);
+	assert_int_equal(buf[0], 0xaa);
+	assert_true(io_is_zero(buf + RAM_PAGE, 3 * RAM_PAGE));
+	assert_int_equal(buf[4 * RAM_PAGE], 0xaa);
+	/* And is there again when it is touched. */
+	assert_int_equal(ram_write(ram, 18 * RAM_PAGE, "back", 4), 0);
+}
+
+static void discard_takes_whole_pages_of_one_region_alone(void **state)
+{
+	static const struct {
+		uint64_t address, len;
+	} bad[] = {
+		{ 1, RAM_PAGE },
+		{ 0, RAM_PAGE - 1 },
+		{ 0, 1 },
+		{ SIZE, RAM_PAGE },
+		{ SIZE - RAM_PAGE, 2 * RAM_PAGE },
+		{ 3 * GIB, RAM_PAGE },
+		{ UINT64_MAX - 4095, RAM_PAGE },
+		{ 0, UINT64_MAX - 4095 },
+	};
+	struct ram *ram = *state;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(ram_discard(ram, bad[i].address, bad[i].len), -EINVAL);
+	assert_int_equal(ram_discard(ram, 0, 0), 0);
+	assert_int_equal(pages_marked(ram), 0);
+}
+
+static void discard_of_shared_ram_asks_whether_it_may_punch(void **state)
+{
+	struct shared *s = *state;
+	uint64_t before;
+
+	assert_int_equal(fallocate(s->file, 0, 0, SIZE), 0);
+	assert_int_equal(ram_write(&s->ram, 5 * RAM_PAGE, "data", 4), 0);
+	before = blocks(s->file);
+	assert_int_equal(ram_discard(&s->ram, 5 * RAM_PAGE, RAM_PAGE), -EOPNOTSUPP);
+	assert_file_has(s->file, 5 * RAM_PAGE, "data");
+	assert_int_equal(blocks(s->file), before);
+	s->ram.may_punch = true;
+	assert_int_equal(ram_discard(&s->ram, 0, SIZE), 0);
+	assert_true(blocks(s->file) < before);
+	assert_file_has(s->file, 5 * RAM_PAGE, "\0\0\0");
+}
+
+static void discard_of_private_ram_shows_the_file_again_and_keeps_it(void **state)
+{
+	struct shared *s = *state;
+	struct ram frozen = { .fd = -1 };
+	struct ram_mapping old;
+	uint64_t before;
+	char got[7];
+
+	assert_int_equal(ram_write(&s->ram, 2 * RAM_PAGE, "frozen", 6), 0);
+	s->ram.may_punch = true;
+	assert_int_equal(ram_freeze_prepare(&s->ram, &frozen, NULL), 0);
+	ram_freeze_commit(&s->ram, &frozen, &old);
+	ram_release(&old);
+	before = blocks(s->file);
+	assert_int_equal(ram_write(&s->ram, 2 * RAM_PAGE, "later.", 6), 0);
+	memset(s->ram.written, 0, SIZE / RAM_PAGE / 8);
+	assert_int_equal(ram_discard(&s->ram, 2 * RAM_PAGE, RAM_PAGE), 0);
+	assert_true(is_marked(&s->ram, 2)); /* it is not what it was */
+	assert_int_equal(ram_read(&s->ram, 2 * RAM_PAGE, got, 6), 0);
+	assert_memory_equal(got, "frozen", 6);
+	assert_int_equal(ram_discard(&s->ram, 0, SIZE), 0);
+	assert_file_has(s->file, 2 * RAM_PAGE, "frozen");
+	assert_int_equal(blocks(s->file), before);
+}
+
+static unsigned mappings(void)
+{
+	auto_file FILE *f = fopen("/proc/self/maps", "re");
+	unsigned n = 0;
+
+	assert_non_null(f);
+	for (int c; (c = fgetc(f)) != EOF;)
+		n += c == '\n';
+	return n;
+}
+
+static void discard_of_every_other_page_splits_no_mapping(void **state)
+{
+	struct ram *ram = *state;
+	const unsigned before = mappings();
+
+	for (uint64_t at = 0; at < SIZE; at += 2 * RAM_PAGE)
+		assert_int_equal(ram_discard(ram, at, RAM_PAGE), 0);
+	assert_in_range(mappings(), before - 2, before + 2);
+}
+
+static void map_at_has_one_region_where_it_is_told(void **state)
+{
+	struct ram ram;
+
+	(void)state;
+	assert_int_equal(ram_map_at(&ram, RAM_MEMFD, memfd_create("pmem", MFD_CLOEXEC), SIZE,
+				    5 * GIB, false, NULL),
+			 0);
+	assert_int_equal(ftruncate(ram.fd, SIZE), 0);
+	assert_int_equal(ram_end(&ram), 5 * GIB + SIZE);
+	assert_true(ram_contains(&ram, 5 * GIB, SIZE));
+	assert_false(ram_contains(&ram, 0, 1));
+	assert_int_equal(ram_write(&ram, 5 * GIB + 7, "here", 4), 0);
+	assert_memory_equal(ram.base + 7, "here", 4);
+	assert_int_equal(ram_discard(&ram, 5 * GIB, RAM_PAGE), 0);
+	assert_int_equal(ram.base[7], 0);
+	ram_unmap(&ram);
+}
+
+static void map_at_read_only_is_not_written(void **state)
+{
+	struct shared *s = *state;
+	struct ram ram;
+	char got[4];
+
+	assert_int_equal(pwrite(s->file, "file", 4, 0), 4);
+	assert_int_equal(ram_map_at(&ram, RAM_SHARED, open(io_fd_path(s->file).text, O_RDONLY),
+				    SIZE, 4 * GIB, true, NULL),
+			 0);
+	assert_int_equal(ram.backing, RAM_PRIVATE);
+	assert_int_equal(ram_write(&ram, 4 * GIB, "x", 1), -EROFS);
+	assert_int_equal(ram_write(&ram, 0, "x", 1), -EINVAL);
+	assert_int_equal(ram_discard(&ram, 4 * GIB, RAM_PAGE), -EROFS);
+	assert_int_equal(ram_read(&ram, 4 * GIB, got, 4), 0);
+	assert_memory_equal(got, "file", 4);
+	ram_unmap(&ram);
+}
+
 /* ---- writing out ---- */
 
 static void write_out_is_equal_sparse_and_of_full_size(void **state)
@@ -466,6 +631,14 @@ int main(void)
 		ON_SHARED(freeze_keeps_the_file_while_ram_goes_on),
 		ON_SHARED(freeze_not_committed_changes_nothing),
 		cmocka_unit_test(release_of_more_than_one_piece_unmaps_all),
+		ON_MEMFD(write_marks_a_long_run_of_pages_and_no_other),
+		ON_MEMFD(discard_of_a_memfd_makes_a_hole_and_marks_it),
+		ON_MEMFD(discard_takes_whole_pages_of_one_region_alone),
+		ON_SHARED(discard_of_shared_ram_asks_whether_it_may_punch),
+		ON_SHARED(discard_of_private_ram_shows_the_file_again_and_keeps_it),
+		ON_MEMFD(discard_of_every_other_page_splits_no_mapping),
+		cmocka_unit_test(map_at_has_one_region_where_it_is_told),
+		ON_SHARED(map_at_read_only_is_not_written),
 		ON_MEMFD(write_out_is_equal_sparse_and_of_full_size),
 		ON_MEMFD(write_out_of_ram_that_ends_with_data_is_equal),
 		ON_MEMFD(write_out_to_a_read_only_file_says_so),
