@@ -4,24 +4,13 @@
 #include <string.h>
 
 #include "balloon.h"
+#include "blk.h"
 #include "pmem.h"
-#include "virtio.h"
 #include "vsock.h"
 
 const struct virtio_ops *const virtio_kinds[] = {
-	&virtio_pmem_ops,
-	&virtio_balloon_ops,
-#include "blk.h"
-#include "virtio.h"
-
-const struct virtio_ops *const virtio_kinds[] = {
-	&virtio_blk_ops,
-const struct virtio_ops *const virtio_kinds[] = {
-	&virtio_console_ops,
-	&virtio_net_ops,
-	&virtio_rng_ops,
-	&virtio_vsock_ops,
-	NULL,
+	&virtio_blk_ops,   &virtio_net_ops,	&virtio_pmem_ops,    &virtio_rng_ops,
+	&virtio_vsock_ops, &virtio_console_ops, &virtio_balloon_ops, NULL,
 };
 
 const struct virtio_ops *virtio_find_kind(const char *kind)
