@@ -116,6 +116,7 @@ int machine_start(struct machine *m, struct err *e)
 	sigfillset(&all);
 	sigdelset(&all, SIGRTMIN);
 	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGSYS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (unsigned i = 0; rc == 0 && i < m->ncpus; i++) {
 		m->cpu[i] = (struct cpu){ .machine = m, .index = i };
@@ -248,13 +249,16 @@ int machine_boot(struct machine *m, struct err *e)
 
 	if (rc < 0)
 		return rc;
+	timing_mark(m->timing, "vm");
 	rc = vm_set_host_cpuid(&fresh, e);
+	timing_mark(m->timing, "state");
 	if (rc == 0)
 		rc = boot_load(&m->boot, &m->ram, &fresh, e);
 	if (rc < 0) {
 		vm_destroy(&fresh);
 		return rc;
 	}
+	timing_mark(m->timing, "load");
 	if (m->vm.fd >= 0)
 		vm_destroy(&m->vm);
 	m->vm = fresh;
@@ -262,6 +266,7 @@ int machine_boot(struct machine *m, struct err *e)
 		m->cpu[i].retry_mmio = false;
 	for (size_t i = 0; i < NDEVICES; i++)
 		device(m, i)->ops->reset(device(m, i));
+	timing_mark(m->timing, "devices");
 	return 0;
 }
 
@@ -372,10 +377,13 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 
 	if (rc == 0)
 		rc = vm_create(&m->vm, &m->kvm, &m->ram, m->ncpus, e);
+	timing_mark(m->timing, "vm");
 	if (rc == 0)
 		rc = vm_load(&m->vm, state, e);
+	timing_mark(m->timing, "state");
 	for (size_t i = 0; rc == 0 && i < NDEVICES; i++)
 		rc = load_device(device(m, i), state, e);
+	timing_mark(m->timing, "devices");
 	if (rc < 0)
 		return rc;
 	machine_tell_paused(m);

@@ -20,6 +20,7 @@
 #include "ram.h"
 #include "rtc.h"
 #include "serial.h"
+#include "timing.h"
 #include "vm.h"
 
 /* Why the vCPUs do not run; they run while no reason stands. */
@@ -60,6 +61,7 @@ struct cpu {
 };
 
 struct machine {
+	struct timing *timing; /* of the start; NULL: nobody asks */
 	struct kvm_host kvm;
 	struct vm vm;
 	struct ram ram;
