@@ -244,6 +244,7 @@ int machine_start(struct machine *m, struct err *e)
 	sigfillset(&all);
 	sigdelset(&all, SIGRTMIN);
 	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGSYS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (unsigned i = 0; rc == 0 && i < m->nio; i++)
 		rc = -iothread_start(&m->io[i], NULL);
@@ -445,7 +446,9 @@ int machine_boot(struct machine *m, struct err *e)
 
 	if (rc < 0)
 		return rc;
+	timing_mark(m->timing, "vm");
 	rc = vm_set_host_cpuid(&fresh, e);
+	timing_mark(m->timing, "state");
 	if (rc == 0)
 		rc = boot_load(&m->boot, &m->ram, &fresh, &acpi, e);
 	if (rc == 0)
@@ -454,6 +457,7 @@ int machine_boot(struct machine *m, struct err *e)
 		vm_destroy(&fresh);
 		return rc;
 	}
+	timing_mark(m->timing, "load");
 	if (m->vm.fd >= 0)
 		vm_destroy(&m->vm);
 	m->vm = fresh;
@@ -462,6 +466,7 @@ int machine_boot(struct machine *m, struct err *e)
 	n = machine_devices(m, devices, MACHINE_DEVICES_MAX);
 	for (unsigned i = 0; i < n; i++)
 		devices[i]->ops->reset(devices[i]);
+	timing_mark(m->timing, "devices");
 	return 0;
 }
 
@@ -598,12 +603,15 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 
 	if (rc == 0)
 		rc = create_vm(m, &m->vm, e);
+	timing_mark(m->timing, "vm");
 	if (rc == 0)
 		rc = vm_load(&m->vm, state, e);
+	timing_mark(m->timing, "state");
 	if (rc == 0)
 		rc = bind_virtio(m, &m->vm, e);
 	for (unsigned i = 0; rc == 0 && i < n; i++)
 		rc = load_device(devices[i], state, e);
+	timing_mark(m->timing, "devices");
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < m->nvirtio; i++)

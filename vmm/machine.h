@@ -21,6 +21,7 @@
 #include "ram.h"
 #include "rtc.h"
 #include "serial.h"
+#include "timing.h"
 #include "virtio/virtio.h"
 #include "vm.h"
 
@@ -65,6 +66,7 @@ struct cpu {
 };
 
 struct machine {
+	struct timing *timing; /* of the start; NULL: nobody asks */
 	struct kvm_host kvm;
 	struct vm vm;
 	struct ram ram;

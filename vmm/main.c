@@ -23,6 +23,8 @@
 #include "fault.h"
 #include "options.h"
 #include "restore.h"
+#include "sandbox.h"
+#include "timing.h"
 
 struct program {
 	struct options options;
@@ -32,7 +34,10 @@ struct program {
 	struct loop loop;
 	struct console console;
 	struct control control;
+	struct timing timing; /* of the start */
 	int signal_fd, serial_fd;
+	unsigned publisher_watched; /* the generation of it that is in the loop, */
+	int publisher_fd;	    /* by this descriptor */
 	bool has_machine;
 };
 
@@ -60,9 +65,6 @@ static int open_serial(struct program *p, struct err *e)
 		return open_stdout(p);
 	if (strcmp(where, "none") == 0)
 		return -1;
-	if (strncmp(where, "file=", 5) != 0 || !where[5])
-		return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'",
-				 where);
 	/* O_NONBLOCK: a FIFO that nobody reads would be waited for, without end. */
 	p->serial_fd = open(where + 5,
 			    O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600);
@@ -85,7 +87,10 @@ static int init_machine(struct program *p, unsigned ncpus, struct err *e)
 		return output;
 	}
 	p->has_machine = true;
-	return machine_init(&p->machine, ncpus, output, e);
+	output = machine_init(&p->machine, ncpus, output, e);
+	p->machine.timing = &p->timing;
+	timing_mark(&p->timing, "kvm");
+	return output;
 }
 
 static int make_ram(struct program *p, struct err *e)
@@ -127,6 +132,7 @@ static int boot(struct program *p, struct err *e)
 		rc = devices_from_options(o, &config, e);
 	if (rc == 0)
 		rc = make_ram(p, e);
+	timing_mark(&p->timing, "ram");
 	if (rc == 0) {
 		p->machine.ram.may_punch = o->no_reserve;
 		rc = machine_add_virtio(&p->machine, take_ptr(&config), e);
@@ -149,6 +155,7 @@ static int restore(struct program *p, struct err *e)
 	struct restore r;
 	int rc = restore_preflight(&r, &o, &p->publisher, e);
 
+	timing_mark(&p->timing, "verify");
 	if (rc < 0)
 		return rc;
 	if (p->options.check) {
@@ -188,12 +195,28 @@ static void on_machine(void *arg, uint32_t events)
 static void on_publisher(void *arg, uint32_t events)
 {
 	struct program *p = arg;
-	const int sock = p->publisher.sock;
 
 	(void)events;
 	save_on_reply(&p->monitor.save);
-	if (p->publisher.sock < 0) /* it has ended, and its descriptor is closed */
-		loop_remove(&p->loop, sock);
+}
+
+/*
+ * Has the publisher that there is now in the loop, and no other. A new one's
+ * socket may have the number of the old one's: generations tell them apart.
+ */
+static int watch_publisher(struct program *p)
+{
+	const struct publisher *now = &p->publisher;
+	int rc = 0;
+
+	if (now->generation == p->publisher_watched && now->sock == p->publisher_fd)
+		return 0;
+	loop_remove(&p->loop, p->publisher_fd);
+	if (now->sock >= 0)
+		rc = loop_add(&p->loop, now->sock, EPOLLIN, on_publisher, p);
+	p->publisher_watched = now->generation;
+	p->publisher_fd = now->sock;
+	return rc;
 }
 
 /*
@@ -228,8 +251,8 @@ static int open_loop(struct program *p, struct err *e)
 		rc = loop_add(&p->loop, p->signal_fd, EPOLLIN, on_signal, p);
 	if (rc == 0)
 		rc = loop_add(&p->loop, p->machine.event_fd, EPOLLIN, on_machine, &p->monitor);
-	if (rc == 0 && p->publisher.sock >= 0)
-		rc = loop_add(&p->loop, p->publisher.sock, EPOLLIN, on_publisher, p);
+	if (rc == 0)
+		rc = watch_publisher(p);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set the main loop up");
 	if (p->options.control) {
@@ -255,8 +278,10 @@ static int serve(struct program *p, struct err *e)
 	bool waited = false;
 
 	while (!p->monitor.quit || p->monitor.save.phase != SAVE_IDLE) {
-		int rc = loop_step(&p->loop, pending_ms(p));
+		int rc = watch_publisher(p);
 
+		if (rc == 0)
+			rc = loop_step(&p->loop, pending_ms(p));
 		if (rc < 0)
 			return err_sys(e, -rc, "the main loop failed");
 		if (chardev_take_drained(&p->machine.console))
@@ -271,6 +296,16 @@ static int serve(struct program *p, struct err *e)
 	return 0;
 }
 
+/* Before there is any thread but this one, which all others get it from. */
+static int confine(struct program *p, struct err *e)
+{
+	publisher_set_bounded(&p->publisher);
+	if (!p->options.no_sandbox)
+		return sandbox_enter(e);
+	log_warn("--no-sandbox: a guest that breaks out of vmm has all the rights of its user");
+	return 0;
+}
+
 static int run(struct program *p, struct err *e)
 {
 	int rc = p->options.restore ? restore(p, e) : boot(p, e);
@@ -278,16 +313,24 @@ static int run(struct program *p, struct err *e)
 	if (rc < 0)
 		return rc;
 	monitor_init(&p->monitor, &p->machine, &p->publisher);
+	p->monitor.save.timing.on = p->options.timing;
 	rc = open_signals(p);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set up signals");
 	rc = open_loop(p, e);
+	timing_mark(&p->timing, "loop");
+	if (rc == 0)
+		rc = confine(p, e);
+	timing_mark(&p->timing, "sandbox");
 	if (rc == 0)
 		rc = machine_start(&p->machine, e);
 	if (rc < 0)
 		return rc;
 	if (!p->options.paused)
 		machine_release(&p->machine, HOLD_USER);
+	timing_mark(&p->timing, "start");
+	timing_print(&p->timing, NULL, 0);
+	p->machine.timing = NULL; /* a reset is no start */
 	return serve(p, e);
 }
 
@@ -332,14 +375,18 @@ static int start(struct program *p, int argc, char **argv, struct err *e)
 	rc = options_parse(&p->options, argc, argv, e);
 	if (rc < 0)
 		return rc;
+	p->timing.on = p->options.timing;
+	p->timing.what = p->options.restore ? "restore" : "boot";
 	if (p->options.version) {
 		puts("vmm (snapfs) " SNAPFS_VERSION);
 		return 0;
 	}
 	if (p->options.check_host)
 		return check_host(p->options.json, e);
+	timing_mark(&p->timing, "options");
 	/* First, while there is nothing yet that it could inherit. */
 	rc = publisher_start(&p->publisher, p->options.store, e);
+	timing_mark(&p->timing, "publisher");
 	if (rc < 0)
 		return rc;
 	signal(SIGPIPE, SIG_IGN);
@@ -353,6 +400,7 @@ int main(int argc, char **argv)
 {
 	static struct program p = {
 		.publisher.sock = -1,
+		.publisher_fd = -1,
 		.loop.fd = -1,
 		.signal_fd = -1,
 		.serial_fd = -1,
@@ -362,6 +410,9 @@ int main(int argc, char **argv)
 	int rc;
 
 	log_init("vmm");
+	/* What the options will say is not known yet. */
+	p.timing.on = true;
+	timing_begin(&p.timing, "start");
 	rc = start(&p, argc, argv, &e);
 	clean_up(&p);
 	if (rc == -ECANCELED) /* --help, --check: said and done */

@@ -24,11 +24,7 @@ static json_t *done(void)
 	return json_pack("{s:b}", "ok", 1);
 }
 
-/*
- * json_string() refuses what is not UTF-8; a name or path may be anything. Its
- * bytes beyond ASCII are shown as question marks then.
- */
-static json_t *any_string(const char *s)
+json_t *monitor_string(const char *s)
 {
 	json_t *j = json_string(s);
 	auto_free char *ascii = j ? NULL : strdup(s);
@@ -43,16 +39,7 @@ static json_t *any_string(const char *s)
 
 static json_t *failed(const char *why)
 {
-	return json_pack("{s:b, s:o}", "ok", 0, "error", any_string(why));
-}
-
-static const char *state_word(unsigned holds)
-{
-	if (holds & HOLD_FAULT)
-		return "host-memory-fault";
-	if (holds & HOLD_USER)
-		return "paused";
-	return "running";
+	return json_pack("{s:b, s:o}", "ok", 0, "error", monitor_string(why));
 }
 
 /* ---- commands ---- */
@@ -69,80 +56,6 @@ static json_t *run_resume(struct monitor *mon)
 	/* A vCPU that stands at a page that could not be had tries again by this. */
 	machine_release(mon->machine, HOLD_USER | HOLD_FAULT);
 	return done();
-}
-
-static json_t *exits_of(const struct machine *m)
-{
-	static const char *const names[COUNT_KINDS] = { "io", "mmio", "interrupted", "other" };
-	json_t *j = json_object();
-
-	for (unsigned k = 0; k < COUNT_KINDS; k++) {
-		uint64_t sum = 0;
-
-		for (unsigned i = 0; i < m->ncpus; i++)
-			sum += __atomic_load_n(&m->cpu[i].exits[k], __ATOMIC_RELAXED);
-		json_object_set_new(j, names[k], json_integer((json_int_t)sum));
-	}
-	return j;
-}
-
-static const char *backing_word(const struct ram *ram)
-{
-	switch (ram->backing) {
-	case RAM_SHARED:
-		return "file";
-	case RAM_PRIVATE:
-		return "private mapping";
-	case RAM_MEMFD:
-		return "anonymous";
-	}
-	return "?";
-}
-
-static void add_fault(struct machine *m, json_t *j)
-{
-	struct memory_fault fault;
-
-	if (!(machine_holds(m) & HOLD_FAULT))
-		return;
-	pthread_mutex_lock(&m->lock);
-	fault = m->fault;
-	pthread_mutex_unlock(&m->lock);
-	json_object_set_new(j, "fault", json_string(fault.form));
-	if (fault.address != UINT64_MAX)
-		json_object_set_new(j, "fault_address", json_integer((json_int_t)fault.address));
-}
-
-static json_t *run_status(struct monitor *mon)
-{
-	struct machine *m = mon->machine;
-	char parent[UUID_TEXT_MAX];
-	struct timespec now;
-	json_t *j = done();
-	int64_t pages;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	json_object_set_new(j, "state", json_string(state_word(machine_holds(m))));
-	add_fault(m, j);
-	json_object_set_new(j, "uptime_seconds", json_integer(now.tv_sec - m->started.tv_sec));
-	json_object_set_new(j, "memory_bytes", json_integer((json_int_t)m->ram.size));
-	json_object_set_new(j, "memory_backing", json_string(backing_word(&m->ram)));
-	json_object_set_new(j, "vcpus", json_integer(m->ncpus));
-	json_object_set_new(j, "exits", exits_of(m));
-	pages = vm_stat(&m->vm, "pages_4k");
-	if (pages >= 0) /* page-table pages that KVM keeps for the guest; not every KVM tells */
-		json_object_set_new(j, "pages_4k", json_integer(pages));
-	if (m->has_parent)
-		json_object_set_new(j, "parent", json_string(uuid_format(m->parent, parent)));
-	json_object_set_new(j, "save",
-			    json_string(mon->save.phase == SAVE_IDLE ? "none" : "under way"));
-	if (mon->save.phase == SAVE_PUBLISHING && mon->save.bytes_total) {
-		json_object_set_new(j, "save_bytes_done",
-				    json_integer((json_int_t)mon->save.bytes_done));
-		json_object_set_new(j, "save_bytes_total",
-				    json_integer((json_int_t)mon->save.bytes_total));
-	}
-	return j;
 }
 
 static json_t *run_shutdown(struct monitor *mon)
@@ -175,11 +88,12 @@ static void on_saved(void *arg, int rc, const struct save_result *result, const 
 		log_error("%s was not saved: %s", mon->save_name, e->text);
 	} else {
 		answer = json_pack("{s:b, s:s, s:o, s:o, s:I}", "ok", 1, "id",
-				   uuid_format(result->id, id), "name", any_string(mon->save_name),
-				   "path", any_string(result->path), "pause_us",
+				   uuid_format(result->id, id), "name",
+				   monitor_string(mon->save_name), "path",
+				   monitor_string(result->path), "pause_us",
 				   (json_int_t)(result->pause_ns / 1000));
 		if (*result->notices)
-			json_object_set_new(answer, "notice", any_string(result->notices));
+			json_object_set_new(answer, "notice", monitor_string(result->notices));
 	}
 	if (client)
 		mon->save_answer(client, answer);
@@ -216,7 +130,7 @@ static const struct {
 	{ "pause", run_pause, "stop the guest" },
 	{ "resume", run_resume, "let the guest go on" },
 	{ "shutdown", run_shutdown, "press the guest's power button" },
-	{ "status", run_status, "what the machine is doing" },
+	{ "status", monitor_status, "what the machine is doing" },
 	{ "quit", run_quit, "end the machine and vmm" },
 	{ "help", run_help, "this list" },
 };
@@ -289,6 +203,28 @@ static void end(struct monitor *mon, int status)
 	mon->status = status;
 }
 
+/* A guest may reset itself a hundred times a second: that is one line a second. */
+static void tell_reset(struct monitor *mon)
+{
+	struct timespec ts;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = ts.tv_sec * 1000000000LL + ts.tv_nsec;
+	mon->resets++;
+	mon->resets_untold++;
+	if (mon->reset_told_ns && now - mon->reset_told_ns < 1000000000)
+		return;
+	if (mon->resets_untold > 1)
+		log_info("the guest asked for a reset: it boots again (%llu times since the last "
+			 "line of this)",
+			 (unsigned long long)mon->resets_untold);
+	else
+		log_info("the guest asked for a reset: it boots again");
+	mon->reset_told_ns = now;
+	mon->resets_untold = 0;
+}
+
 static void on_reset(struct monitor *mon)
 {
 	struct machine *m = mon->machine;
@@ -298,7 +234,7 @@ static void on_reset(struct monitor *mon)
 	machine_hold(m, HOLD_RESET);
 	rc = machine_boot(m, &e);
 	if (rc == 0) {
-		log_info("the guest asked for a reset: it boots again");
+		tell_reset(mon);
 		machine_release(m, HOLD_RESET);
 		return;
 	}
@@ -352,14 +288,58 @@ void monitor_on_machine_event(struct monitor *mon)
 
 /* ---- for people ---- */
 
-static void describe_value(FILE *f, const json_t *value)
+static bool ends_with(const char *s, const char *end)
 {
-	if (json_is_string(value)) {
+	const size_t n = strlen(s), m = strlen(end);
+
+	return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* The members of an object that is itself within one: all on one line. */
+static void describe_row(FILE *f, json_t *object)
+{
+	const char *key, *comma = "";
+	json_t *value;
+
+	json_object_foreach(object, key, value)
+	{
+		auto_free char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+
+		fprintf(f, "%s%s ", comma, key);
+		fputs(json_is_string(value) ? json_string_value(value) : text ? text : "?", f);
+		comma = ", ";
+	}
+}
+
+static void describe_value(FILE *f, const char *key, json_t *value)
+{
+	char size[TEXT_SIZE_MAX];
+
+	if (json_is_object(value)) {
+		describe_row(f, value);
+	} else if (json_is_integer(value) && ends_with(key, "_bytes")) {
+		const json_int_t n = json_integer_value(value);
+
+		fprintf(f, "%lld (%s)", (long long)n, text_format_size((uint64_t)n, size));
+	} else if (json_is_string(value)) {
 		fputs(json_string_value(value), f);
 	} else {
 		auto_free char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
 
 		fputs(text ? text : "?", f);
+	}
+}
+
+static void describe_list(FILE *f, json_t *list)
+{
+	json_t *value;
+	size_t i;
+
+	json_array_foreach(list, i, value)
+	{
+		fprintf(f, "  %zu: ", i);
+		describe_value(f, "", value);
+		fputc('\n', f);
 	}
 }
 
@@ -373,12 +353,15 @@ static void describe_members(FILE *f, json_t *object, const char *indent)
 		if (strcmp(key, "ok") == 0)
 			continue;
 		fprintf(f, "%s%s: ", indent, key);
-		if (json_is_object(value)) {
+		if (json_is_array(value) || (json_is_object(value) && !*indent)) {
 			fputc('\n', f);
-			describe_members(f, value, "  ");
+			if (json_is_array(value))
+				describe_list(f, value);
+			else
+				describe_members(f, value, "  ");
 			continue;
 		}
-		describe_value(f, value);
+		describe_value(f, key, value);
 		fputc('\n', f);
 	}
 }

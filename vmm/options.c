@@ -45,6 +45,10 @@ const struct opt options_table[] = {
 	{ "serial", 0, OPT_STRING, AT(serial), "WHERE", "stdio, file=PATH or none (stdio)" },
 	{ "control", 0, OPT_STRING, AT(control), "PATH", "listen for commands on a Unix socket" },
 	{ "demo-guest", 0, OPT_FLAG, AT(demo_guest), NULL, "run the built-in guest" },
+	{ "timing", 0, OPT_FLAG, AT(timing), NULL,
+	  "say on standard error how long each phase of start and saves took" },
+	{ "no-sandbox", 0, OPT_FLAG, AT(no_sandbox), NULL,
+	  "for debugging vmm: a guest that breaks out is not confined" },
 	{ "check-host", 0, OPT_FLAG, AT(check_host), NULL, "say what this host's KVM can do" },
 	{ "json", 0, OPT_FLAG, AT(json), NULL, "with --check-host: for programs" },
 	{ "version", 0, OPT_FLAG, AT(version), NULL, "print the version" },
@@ -84,11 +88,21 @@ static int exclude(bool a, bool b, const char *words, struct err *e)
 	return a && b ? err_usage(e, EINVAL, "%s exclude each other", words) : 0;
 }
 
+static int check_serial(const char *where, struct err *e)
+{
+	if (strcmp(where, "stdio") == 0 || strcmp(where, "none") == 0 ||
+	    (strncmp(where, "file=", 5) == 0 && where[5]))
+		return 0;
+	return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'", where);
+}
+
 static int check_combination(struct options *o, bool memory_given, struct err *e)
 {
 	int rc = exclude(o->private_memory, o->memory_backing_file,
 			 "--private-memory and --memory-backing-file", e);
 
+	if (rc == 0)
+		rc = check_serial(o->serial, e);
 	if (rc == 0)
 		rc = exclude(o->restore, o->memory_backing_file,
 			     "--restore-snapshot and --memory-backing-file", e);

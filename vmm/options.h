@@ -22,6 +22,7 @@ struct options {
 	const char *serial, *control, *memory_backing_file, *store, *restore;
 	bool private_memory, no_reserve, paused, check, trust_memory;
 	bool demo_guest, check_host, json, version;
+	bool no_sandbox, timing;
 };
 
 extern const struct opt options_table[];

@@ -5,11 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -35,31 +38,15 @@ static void find_program(char path[PATH_MAX])
 	strcpy(path, "snapctl");
 }
 
-/* The child: waits until it is spoken to, then becomes the publisher. Does not return. */
-__attribute__((noreturn)) static void become_publisher(int sock, const char *store)
+__attribute__((noreturn)) static void become_snapctl(int sock, const char *store)
 {
 	char *argv[] = { "snapctl", "--store", (char *)(uintptr_t)store, "publish", NULL };
-	char path[PATH_MAX], byte;
-	ssize_t n;
-	int null;
+	char path[PATH_MAX];
 
-	/* Ctrl-C on the terminal is for vmm; a publish under way is finished. */
-	setpgid(0, 0);
-	signal(SIGINT, SIG_IGN);
 	if (!store) {
 		argv[1] = argv[3];
 		argv[2] = NULL;
 	}
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
-		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
-	}
-	do
-		n = recv(sock, &byte, 1, MSG_PEEK);
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		_exit(0); /* vmm has ended and never needed it */
 	if (sock == PUBLISHER_FD)
 		fcntl(sock, F_SETFD, 0);
 	else
@@ -70,29 +57,134 @@ __attribute__((noreturn)) static void become_publisher(int sock, const char *sto
 	_exit(STATUS_ENVIRONMENT);
 }
 
-int publisher_start(struct publisher *p, const char *store, struct err *e)
+/* The end of a socket pair that the spare is sent; it ends with vmm. */
+static int wait_for_turn(int spare)
 {
-	int pair[2];
-	pid_t pid;
+	char byte;
+	size_t nfds;
+	int sock;
 
-	p->sock = -1;
+	do {
+		nfds = 1;
+		if (io_recv_msg(spare, &byte, sizeof(byte), &sock, &nfds) <= 0)
+			_exit(0);
+	} while (nfds != 1);
+	return sock;
+}
+
+static void wait_until_spoken_to(int sock)
+{
+	char byte;
+	ssize_t n;
+
+	do
+		n = recv(sock, &byte, 1, MSG_PEEK);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		_exit(0); /* vmm has ended and never needed it */
+}
+
+/*
+ * The child: waits until it is spoken to, then becomes the publisher, of which
+ * one more stays behind, and so on. Does not return.
+ */
+__attribute__((noreturn)) static void become_publisher(int sock, int spare, const char *store)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	/* Ctrl-C on the terminal is for vmm; a publish under way is finished. */
+	setpgid(0, 0);
+	signal(SIGINT, SIG_IGN);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+	}
+	for (;;) {
+		wait_until_spoken_to(sock);
+		/* Where there can be no spare, this one is the last. */
+		if (fork() != 0)
+			become_snapctl(sock, store);
+		/* Open here it would hide from vmm that the publisher has gone. */
+		close(sock);
+		sock = wait_for_turn(spare);
+	}
+}
+
+static int make_pair(int pair[2], struct err *e)
+{
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(e, errno, "cannot make a socket pair");
+	return 0;
+}
+
+/* A request that is not taken for so long is not waited for any more. */
+static void bound_sends(const struct publisher *p)
+{
+	const struct timeval limit = { .tv_sec = PUBLISHER_WAIT_S };
+
+	if (p->bounded && p->sock >= 0)
+		setsockopt(p->sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+static void take_over(struct publisher *p, int sock)
+{
+	p->sock = sock;
+	p->generation++;
+	bound_sends(p);
+}
+
+int publisher_start(struct publisher *p, const char *store, struct err *e)
+{
+	int pair[2], spare[2];
+	int rc = make_pair(pair, e);
+	pid_t pid;
+
+	*p = (struct publisher){ .sock = -1, .spare = -1 };
+	if (rc < 0)
+		return rc;
+	p->has_spare = make_pair(spare, NULL) == 0;
 	pid = fork();
 	if (pid < 0) {
 		int errnum = errno;
 
 		close(pair[0]);
 		close(pair[1]);
+		if (p->has_spare) {
+			close(spare[0]);
+			close(spare[1]);
+		}
+		p->has_spare = false;
 		return err_sys(e, errnum, "cannot start the publisher");
 	}
 	if (pid == 0) {
 		close(pair[0]);
-		become_publisher(pair[1], store);
+		if (p->has_spare)
+			close(spare[0]);
+		become_publisher(pair[1], p->has_spare ? spare[1] : -1, store);
 	}
 	close(pair[1]);
-	p->sock = pair[0];
+	if (p->has_spare) {
+		close(spare[1]);
+		p->spare = spare[0];
+	}
+	take_over(p, pair[0]);
 	return 0;
+}
+
+void publisher_set_bounded(struct publisher *p)
+{
+	p->bounded = true;
+	bound_sends(p);
+}
+
+/* This publisher is done with; there may be another. */
+static void drop(struct publisher *p)
+{
+	if (p->sock >= 0)
+		close(p->sock);
+	p->sock = -1;
+	/* vmm's only child. Of one that is stuck the end is not waited for. */
+	waitpid(-1, NULL, WNOHANG);
 }
 
 void publisher_stop(struct publisher *p)
@@ -100,6 +192,56 @@ void publisher_stop(struct publisher *p)
 	if (p->sock >= 0)
 		close(p->sock);
 	p->sock = -1;
+	if (p->has_spare)
+		close(p->spare);
+	p->has_spare = false;
+}
+
+static int gone(struct err *e)
+{
+	return err_env(e, EPIPE,
+		       "the publisher (snapctl publish) has ended: this save is lost, the guest "
+		       "goes on; the next save has another one");
+}
+
+static int none_left(struct err *e)
+{
+	return err_env(e, EPIPE,
+		       "the publisher (snapctl publish) has ended and no other can be started: "
+		       "this machine cannot be saved any more");
+}
+
+int publisher_check(struct publisher *p, struct err *e)
+{
+	struct pollfd spare = { .fd = p->spare };
+
+	if (p->sock >= 0)
+		return 0;
+	/* The spare's end has gone with the spare: POLLHUP. */
+	if (p->has_spare && poll(&spare, 1, 0) == 0)
+		return 0;
+	return none_left(e);
+}
+
+/* Hands one end of a new socket pair to the spare, which becomes the publisher. */
+static int restart(struct publisher *p, struct err *e)
+{
+	int pair[2], rc;
+
+	drop(p);
+	if (!p->has_spare)
+		return none_left(e);
+	rc = make_pair(pair, e);
+	if (rc < 0)
+		return rc;
+	rc = io_send_msg(p->spare, "", 1, &pair[1], 1);
+	close(pair[1]);
+	if (rc < 0) {
+		close(pair[0]);
+		return none_left(e);
+	}
+	take_over(p, pair[0]);
+	return 0;
 }
 
 int publisher_failure(const PublishReply *reply, struct err *e)
@@ -113,10 +255,14 @@ int publisher_failure(const PublishReply *reply, struct err *e)
 	return err_env(e, EIO, "%s", reply->error);
 }
 
-static int gone(struct err *e)
+/* It is alive, and does not do its work: whatever it answers later is not heard. */
+static int stuck(struct publisher *p, struct err *e)
 {
-	return err_env(e, EPIPE,
-		       "the publisher (snapctl publish) has ended: no snapshot can be saved");
+	drop(p);
+	return err_env(e, ETIMEDOUT,
+		       "the publisher (snapctl publish) has not answered for %d seconds: is the "
+		       "store's disk there? It is given up; the next save has another one",
+		       PUBLISHER_WAIT_S);
 }
 
 static int send_request(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds,
@@ -126,16 +272,33 @@ static int send_request(struct publisher *p, PublishRequest *m, const int *fds, 
 
 	if (rc == -EMSGSIZE)
 		return err_refuse(e, EMSGSIZE, "the name is too long");
+	if (rc == -EAGAIN)
+		return stuck(p, e);
 	return rc < 0 ? gone(e) : 0;
+}
+
+/* Whether there is something to receive within the time that it has. */
+static bool answers(const struct publisher *p)
+{
+	struct pollfd in = { .fd = p->sock, .events = POLLIN };
+	int rc;
+
+	do
+		rc = poll(&in, 1, p->bounded ? PUBLISHER_WAIT_S * 1000 : -1);
+	while (rc < 0 && errno == EINTR);
+	return rc != 0;
 }
 
 static int receive(struct publisher *p, PublishReply **reply, int *fds, size_t *nfds, struct err *e)
 {
-	int rc = p->sock < 0 ? 0 : proto_publish_recv_reply(p->sock, reply, fds, nfds);
+	int rc;
 
+	if (p->sock >= 0 && !answers(p))
+		return stuck(p, e);
+	rc = p->sock < 0 ? 0 : proto_publish_recv_reply(p->sock, reply, fds, nfds);
 	if (rc == 1)
 		return 0;
-	publisher_stop(p);
+	drop(p);
 	return gone(e);
 }
 
@@ -194,10 +357,16 @@ int publisher_send_save(struct publisher *p, const char *name, struct err *e)
 	SaveRequest save = SAVE_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
 
+	int rc;
+
 	save.name = (char *)(uintptr_t)name;
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
-	return send_request(p, &m, NULL, 0, e);
+	rc = send_request(p, &m, NULL, 0, e);
+	if (rc != -EPIPE)
+		return rc;
+	rc = restart(p, e);
+	return rc < 0 ? rc : send_request(p, &m, NULL, 0, e);
 }
 
 int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,

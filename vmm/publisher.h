@@ -6,6 +6,14 @@
  * It is forked first thing, before vmm holds anything, and becomes snapctl
  * when it is first spoken to: a restored machine that is never saved pays for
  * no second program.
+ *
+ * vmm's sandbox lets it start no process. So at the moment it becomes snapctl,
+ * it leaves a copy of itself behind, the spare, which waits on a socket of its
+ * own for the end of a new socket pair, and becomes the next publisher should
+ * this one die; and leaves a spare, too.
+ *
+ * What vmm sends and waits for is bounded in time, except at its start: a
+ * publisher that does not answer is given up, and the next save has another.
  */
 #pragma once
 
@@ -18,7 +26,11 @@
 #include "proto/publish.h"
 
 struct publisher {
-	int sock; /* owned */
+	int sock; /* owned, -1: it has gone */
+	bool has_spare;
+	int spare;	     /* owned: where the spare waits */
+	bool bounded;	     /* the machine runs: it is not waited for without end */
+	unsigned generation; /* counts them: another one has another socket */
 };
 
 /*
@@ -28,6 +40,13 @@ struct publisher {
  */
 int publisher_start(struct publisher *p, const char *store, struct err *e);
 void publisher_stop(struct publisher *p);
+
+/* From now on a machine waits for what is asked of it: within PUBLISHER_WAIT_S. */
+void publisher_set_bounded(struct publisher *p);
+#define PUBLISHER_WAIT_S 10
+
+/* 0 where there is one, or another could be had; else words, and a negative errno. */
+int publisher_check(struct publisher *p, struct err *e);
 
 /*
  * Asks for a RAM file of `size` bytes: in the store, or at `path` (NULL: none).
@@ -39,7 +58,10 @@ int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool
 /* Asks whether the store knows fd to have this digest. Waits. */
 bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE]);
 
-/* Each sends a request whose replies publisher_receive() brings. 0 or a negative errno. */
+/*
+ * Each sends a request whose replies publisher_receive() brings. 0 or a negative
+ * errno. publisher_send_save() starts another publisher where there is none.
+ */
 int publisher_send_save(struct publisher *p, const char *name, struct err *e);
 int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
 			  struct err *e);
@@ -48,7 +70,7 @@ int publisher_send_abort(struct publisher *p, struct err *e);
 /*
  * Receives one reply, when p->sock is readable: 0 and *reply (freed by
  * proto_publish_free_reply()), whose status may say that the request failed; or
- * a negative errno with words when the publisher has gone.
+ * a negative errno with words when the publisher has gone: p->sock is closed then.
  */
 int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e);
 

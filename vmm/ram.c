@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -268,6 +269,46 @@ void ram_release(struct ram_mapping *old)
 	if (old->fd >= 0)
 		close(old->fd);
 	*old = (struct ram_mapping){ .fd = -1 };
+}
+
+/* Whether a line of smaps begins a mapping; then whether it is one of RAM's. */
+static bool begins_mapping(const char *line, const struct ram *ram, bool *is_ram)
+{
+	const uint64_t base = (uintptr_t)ram->base;
+	unsigned long long from, to;
+	char after;
+
+	/* "7f3b4c000000-7f3b6c000000 rw-p ..."; fields are "Rss:   12 kB" */
+	if (sscanf(line, "%llx-%llx%c", &from, &to, &after) != 3)
+		return false;
+	*is_ram = from >= base && to <= base + ram->size;
+	return true;
+}
+
+int ram_usage(const struct ram *ram, uint64_t *resident, uint64_t *own)
+{
+	/* A memory file has no file behind it: its pages are the machine's own. */
+	const char *own_field = ram->backing == RAM_MEMFD ? "Rss" : "Anonymous";
+	auto_file FILE *f = fopen("/proc/self/smaps", "re");
+	char line[512], field[32];
+	bool is_ram = false;
+
+	if (!f)
+		return -errno;
+	*resident = *own = 0;
+	while (fgets(line, sizeof(line), f)) {
+		unsigned long long kib;
+
+		if (begins_mapping(line, ram, &is_ram) || !is_ram)
+			continue;
+		if (sscanf(line, "%31[A-Za-z_]: %llu kB", field, &kib) != 2)
+			continue;
+		if (strcmp(field, "Rss") == 0)
+			*resident += kib * 1024;
+		if (strcmp(field, own_field) == 0)
+			*own += kib * 1024;
+	}
+	return ferror(f) ? -EIO : 0;
 }
 
 /* Writes one chunk, page run by page run, leaving zeros out. */

@@ -142,6 +142,13 @@ void ram_freeze_commit(struct ram *ram, struct ram *frozen, struct ram_mapping *
 void ram_release(struct ram_mapping *old);
 
 /*
+ * How much of RAM the host has in memory (resident), and how much of that are
+ * pages of this machine's own, which no file gives back (own); bytes. Reads
+ * /proc/self/smaps, whose time grows with what is resident. 0 or a negative errno.
+ */
+int ram_usage(const struct ram *ram, uint64_t *resident, uint64_t *own);
+
+/*
  * Writes RAM as it is now to the empty file fd, flat; pages of zeros become
  * holes. Quiet vCPUs and devices. 0 or a negative errno.
  */

@@ -193,6 +193,7 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 	if (rc == 0)
 		rc = ram_map(&m->ram, RAM_PRIVATE, take_fd(&r->memory_fd),
 			     manifest->memory_size_bytes, e);
+	timing_mark(m->timing, "ram");
 	if (rc == 0)
 		rc = machine_load_state(m, r->state, e);
 	if (rc < 0)

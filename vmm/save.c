@@ -49,6 +49,7 @@ int save_start(struct save *s, const char *name, save_done_fn done, void *arg, s
 	s->arg = arg;
 	s->bytes_done = s->bytes_total = 0;
 	s->phase = SAVE_ASKED;
+	timing_begin(&s->timing, "save");
 	return 0;
 }
 
@@ -263,6 +264,7 @@ static int take_held(struct save *s, struct ram *frozen, int out_fd, struct take
 	clock_gettime(CLOCK_REALTIME, &t->when);
 	machine_tell_paused(m);
 	rc = machine_save_state(m, &t->state, &t->state_len, e);
+	timing_mark(&s->timing, "state");
 	if (rc < 0)
 		return rc;
 	if (m->ram.backing == RAM_SHARED)
@@ -285,11 +287,15 @@ static int take(struct save *s, struct taken *t, struct err *e)
 		rc = out_fd = publisher_get_ram(s->publisher, m->ram.size, NULL, false, e);
 	if (rc < 0)
 		return rc;
+	timing_mark(&s->timing, "quiesce");
 	start = now_ns();
 	machine_hold(m, HOLD_SAVE);
+	timing_mark(&s->timing, "hold");
 	rc = take_held(s, &frozen, out_fd, t, e);
+	timing_mark(&s->timing, "freeze");
 	machine_release(m, HOLD_SAVE);
 	s->pause_ns = now_ns() - start;
+	timing_mark(&s->timing, "resume");
 	ram_unmap(&frozen);
 	if (rc < 0 && out_fd >= 0)
 		close(out_fd);
@@ -339,6 +345,44 @@ static int take_and_commit(struct save *s, struct err *e)
 	return publisher_send_commit(s->publisher, manifest, state, t.ram_fd, e);
 }
 
+/* ---- can it be saved? ---- */
+
+static int check_idle(struct save *s, struct err *e)
+{
+	return s->phase == SAVE_IDLE ? 0 : err_refuse(e, EBUSY, "a save is under way already");
+}
+
+static int check_publisher(struct save *s, struct err *e)
+{
+	return publisher_check(s->publisher, e);
+}
+
+static int check_machine(struct save *s, struct err *e)
+{
+	return check_quiet(s->machine, e);
+}
+
+/* What may stand in a save's way and is known beforehand: one line each. */
+static int (*const obstacles[])(struct save *s, struct err *e) = {
+	check_idle,
+	check_publisher,
+	check_machine,
+};
+
+int save_possible(struct save *s, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(obstacles) / sizeof(obstacles[0]); i++) {
+		struct err found = { 0 };
+		int rc2 = obstacles[i](s, &found);
+
+		if (rc2 < 0)
+			rc = err_also(e, -rc2, "%s", found.text);
+	}
+	return rc;
+}
+
 /* ---- replies ---- */
 
 static void finish(struct save *s, int rc, const struct save_result *result, const struct err *e)
@@ -353,8 +397,12 @@ static void finish(struct save *s, int rc, const struct save_result *result, con
 
 static void on_asked(struct save *s)
 {
-	int rc = take_and_commit(s, &s->failure);
+	int rc;
 
+	timing_mark(&s->timing, "ask");
+	rc = take_and_commit(s, &s->failure);
+
+	timing_mark(&s->timing, "commit");
 	if (rc == 0) {
 		s->phase = SAVE_PUBLISHING;
 		return;
@@ -394,6 +442,8 @@ static void on_published(struct save *s, const PublishReply *reply)
 		m->has_parent = true;
 	}
 	result.notices = notices;
+	timing_mark(&s->timing, "publish");
+	timing_print(&s->timing, "pause_us", s->pause_ns / 1000);
 	finish(s, 0, &result, NULL);
 }
 

@@ -39,12 +39,19 @@ struct save {
 	uint64_t bytes_done, bytes_total; /* of the publish */
 	struct err failure;		  /* while SAVE_ABORTING: why */
 	int failure_rc;
+	struct timing timing; /* of the save that is under way */
 };
 
 void save_init(struct save *s, struct machine *m, struct publisher *p);
 
 /* Starts it. 0: `done` will be called; else nothing was started. */
 int save_start(struct save *s, const char *name, save_done_fn done, void *arg, struct err *e);
+
+/*
+ * Whether a save could be started now and would not be refused for what the
+ * machine is: 0, or a negative errno with all reasons, one a line.
+ */
+int save_possible(struct save *s, struct err *e);
 
 /* Takes the publisher's next reply: call it when its socket is readable. */
 void save_on_reply(struct save *s);

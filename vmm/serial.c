@@ -73,6 +73,8 @@ static void transmit(struct serial *s, uint8_t byte)
 		enqueue(s, byte);
 	else if (!chardev_put(s->out, byte))
 		return; /* the guest did not look at LSR: as on the wire, it is lost */
+	else
+		__atomic_fetch_add(&s->bytes_out, 1, __ATOMIC_RELAXED);
 	s->thr_empty_pending = chardev_has_room(s->out);
 }
 
@@ -315,6 +317,7 @@ size_t serial_receive(struct serial *s, const uint8_t *bytes, size_t n)
 	pthread_mutex_lock(&s->lock);
 	for (; taken < n && s->len < SERIAL_QUEUE; taken++)
 		enqueue(s, bytes[taken]);
+	__atomic_fetch_add(&s->bytes_in, taken, __ATOMIC_RELAXED);
 	update_irq(s);
 	pthread_mutex_unlock(&s->lock);
 	return taken;

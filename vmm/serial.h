@@ -21,6 +21,8 @@ struct serial {
 	bool thr_empty_pending; /* the THRE interrupt stands */
 	size_t head, len;	/* of the receive queue */
 	uint8_t queue[SERIAL_QUEUE];
+	/* counted for `status`, relaxed: what the guest has sent and been sent */
+	uint64_t bytes_out, bytes_in;
 };
 
 extern const struct vdev_ops serial_ops;
