@@ -11,6 +11,8 @@ struct options {
 	uint64_t memory;     /* bytes, 0: not given */
 	uint32_t processors; /* 0: not given */
 	const char *serial, *control, *memory_backing_file, *store, *restore;
+	const char *cpu; /* NULL: host */
+	unsigned clock;	 /* enum clock_mode */
 	bool private_memory, no_reserve, paused, check, trust_memory;
 	bool demo_guest, check_host, json, version;
 };

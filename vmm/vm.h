@@ -32,7 +32,7 @@ struct vm {
  * Makes a VM over `ram` with nvcpus vCPUs, an in-kernel irqchip and a PIT, in
  * their state after power-on, without CPUID. 0 or a negative errno.
  */
-int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
+int vm_create(struct vm *vm, struct kvm_host *host, const struct ram *ram, unsigned nvcpus,
 	      struct err *e);
 void vm_destroy(struct vm *vm);
 
@@ -46,7 +46,7 @@ int vm_move_ram(struct vm *vm, const struct ram *ram, struct err *e);
 /* Sets the level of an interrupt line (GSI). Any thread. */
 void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);
 
-/* Gives every vCPU the CPUID that the host supports, with its own APIC id. 0 or negative. */
+/* Gives every vCPU all that this host can offer it (cpuid.h). 0 or a negative errno. */
 int vm_set_host_cpuid(struct vm *vm, struct err *e);
 
 /* The value of a statistic of the VM, "pages_4k", or -1 where KVM does not tell it. */
@@ -58,6 +58,12 @@ int64_t vm_stat(const struct vm *vm, const char *name);
  * vCPUs outside KVM_RUN with no exit pending. 0 or a negative errno.
  */
 int vm_save(const struct vm *vm, VmState *state, struct err *e);
+
+/*
+ * Adds (err_also) a sentence for each part of a decoded state that has not the
+ * size of KVM's structure. 0 or -EINVAL if anything was added. Asks no KVM.
+ */
+int vm_check_state(const VmState *state, struct err *e);
 
 /* The reverse, into a VM fresh from vm_create(). 0, -EINVAL or another errno. */
 int vm_load(struct vm *vm, const VmState *state, struct err *e);
