@@ -27,21 +27,30 @@ static int newer(struct err *e, const char *part, uint32_t version)
 			part, version, PART_VERSION);
 }
 
-/* Without these nothing else is looked at. */
-static int check_counts(const VmState *s, struct err *e)
+/* The first of these that fails is all that is said: what follows would be guesses. */
+static int check_frame(const VmState *s, struct err *e)
 {
-	int rc = 0;
+	if (s->version != STATE_VERSION)
+		newer(e, "a machine", s->version);
+	else if (!s->kvm)
+		damaged(e, "the interrupt controllers and timers are missing");
+	else if (s->n_vcpu == 0 || s->n_vcpu > MANIFEST_VCPUS_MAX)
+		damaged(e, "the number of vCPUs is out of range");
+	else if (s->n_device > DEVICES_MAX)
+		damaged(e, "too many devices");
+	else
+		return 0;
+	return -E2BIG;
+}
 
-	if (!s->kvm)
-		rc = damaged(e, "the interrupt controllers and timers are missing");
-	if (s->n_vcpu == 0 || s->n_vcpu > MANIFEST_VCPUS_MAX)
-		rc = damaged(e, "the number of vCPUs is out of range");
-	if (s->n_device > DEVICES_MAX)
-		rc = damaged(e, "too many devices");
-	for (size_t i = 0; rc == 0 && i < s->n_vcpu; i++)
-		if (s->vcpu[i]->n_msr > MSRS_MAX || s->vcpu[i]->n_cpuid > CPUID_MAX)
-			rc = damaged(e, "a vCPU has too many MSRs or CPUID entries");
-	return rc < 0 ? -E2BIG : 0;
+static int check_lists(const VmState *s, struct err *e)
+{
+	for (size_t i = 0; i < s->n_vcpu; i++)
+		if (s->vcpu[i]->n_msr > MSRS_MAX || s->vcpu[i]->n_cpuid > CPUID_MAX) {
+			damaged(e, "a vCPU has too many MSRs or CPUID entries");
+			return -E2BIG;
+		}
+	return 0;
 }
 
 /* Each once, however many vCPUs have it. */
@@ -78,13 +87,12 @@ static int check_devices(const VmState *s, struct err *e)
 
 int proto_state_check(const VmState *s, struct err *e)
 {
-	int rc = 0, found;
+	int rc = check_frame(s, e), found;
 
-	if (s->version != STATE_VERSION)
-		rc = newer(e, "a machine", s->version);
-	found = check_counts(s, e);
-	if (found < 0)
-		return found;
+	if (rc == 0)
+		rc = check_lists(s, e);
+	if (rc < 0)
+		return rc;
 	if (s->kvm->version > PART_VERSION)
 		rc = newer(e, "KVM's part", s->kvm->version);
 	found = check_vcpus(s, e);
