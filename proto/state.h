@@ -19,6 +19,16 @@
  */
 int proto_state_decode(const uint8_t *buf, size_t len, VmState **out, struct err *e);
 
+/*
+ * The two halves of it, for a report of all that is wrong. parse: what can be
+ * parsed within bounds, free as above; 0, -EBADMSG or -ENOMEM. check: adds
+ * (err_also) a sentence for each thing that is wrong; 0 or -EBADMSG. -E2BIG:
+ * of another version, or with too much or little of something: no more can be
+ * said, and the rest of the state is not to be looked at.
+ */
+int proto_state_parse(const uint8_t *buf, size_t len, VmState **out, struct err *e);
+int proto_state_check(const VmState *s, struct err *e);
+
 /* *buf is the caller's to free. 0, -EFBIG or -ENOMEM. */
 int proto_state_encode(const VmState *s, uint8_t **buf, size_t *len, struct err *e);
 

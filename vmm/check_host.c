@@ -93,7 +93,7 @@ static int measure(struct vm *vm, double *mips)
 	return rc;
 }
 
-static int probe(const struct kvm_host *host, double *mips, struct err *e)
+static int probe(struct kvm_host *host, double *mips, struct err *e)
 {
 	struct ram ram;
 	struct vm vm;

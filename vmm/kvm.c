@@ -103,7 +103,7 @@ int kvm_host_open(struct kvm_host *host, struct err *e)
 {
 	int rc;
 
-	*host = (struct kvm_host){ .fd = -1 };
+	*host = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
 	rc = open_device(e);
 	if (rc < 0)
 		return rc;
@@ -128,10 +128,31 @@ int kvm_host_open(struct kvm_host *host, struct err *e)
 	return rc;
 }
 
+uint32_t kvm_host_tsc_khz(struct kvm_host *host)
+{
+	int khz;
+
+	if (host->spare_vm < 0)
+		host->spare_vm = kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
+	khz = host->spare_vm < 0 ? -1 : kvm_ioctl(host->spare_vm, KVM_GET_TSC_KHZ, NULL);
+	return khz > 0 ? (uint32_t)khz : 0;
+}
+
+int kvm_host_take_vm(struct kvm_host *host)
+{
+	const int fd = host->spare_vm;
+
+	host->spare_vm = -1;
+	return fd >= 0 ? fd : kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
+}
+
 void kvm_host_close(struct kvm_host *host)
 {
+	/* A struct that was only zeroed has 0 here: no VM has that number. */
+	if (host->spare_vm > 0)
+		close(host->spare_vm);
 	if (host->fd >= 0)
 		close(host->fd);
 	free(host->msrs);
-	*host = (struct kvm_host){ .fd = -1 };
+	*host = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
 }

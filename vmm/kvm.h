@@ -18,11 +18,18 @@ struct kvm_host {
 	uint32_t run_size; /* bytes of a vCPU's struct kvm_run mapping */
 	bool tsc_control;
 	struct kvm_msr_list *msrs; /* MSRs that KVM keeps and the MTRRs, owned */
+	int spare_vm; /* a bare VM, made to ask what /dev/kvm does not tell, owned; or -1 */
 };
 
 /* Opens /dev/kvm and asks what is needed to run. 0 or a negative errno. */
 int kvm_host_open(struct kvm_host *host, struct err *e);
 void kvm_host_close(struct kvm_host *host);
+
+/* The frequency of a guest's TSC, 0: KVM does not tell. Makes a VM to ask, and keeps it. */
+uint32_t kvm_host_tsc_khz(struct kvm_host *host);
+
+/* A bare VM, the caller's: the one made to ask, or a new one. Or a negative errno. */
+int kvm_host_take_vm(struct kvm_host *host);
 
 /* ioctl(2) that returns a negative errno instead of -1, retried on EINTR. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cpuid.h"
 #include "demo_guest.h"
 #include "virtio/pmem.h"
 
@@ -62,6 +63,30 @@ static bool is_fixed(const Device *d)
 	for (size_t i = 0; i < NDEVICES; i++)
 		if (strcmp(vdev_table[i].name, d->name) == 0)
 			return true;
+	return false;
+}
+
+bool machine_builtin(unsigned i, struct machine_builtin *out)
+{
+	if (i >= NDEVICES)
+		return false;
+	*out = (struct machine_builtin){
+		.name = vdev_table[i].name,
+		.kind = vdev_table[i].kind,
+		.port = vdev_table[i].port,
+		.irq = vdev_table[i].irq,
+		.version = vdev_table[i].ops->version,
+	};
+	return true;
+}
+
+bool machine_kind_version(const char *kind, uint32_t *version)
+{
+	for (size_t i = 0; i < NDEVICES; i++)
+		if (strcmp(vdev_table[i].kind, kind) == 0) {
+			*version = vdev_table[i].ops->version;
+			return true;
+		}
 	return false;
 }
 
@@ -284,6 +309,7 @@ void machine_destroy(struct machine *m)
 	boot_free(&m->boot);
 	if (m->event_fd >= 0)
 		close(m->event_fd);
+	free(m->cpuid);
 	kvm_host_close(&m->kvm);
 }
 
@@ -326,10 +352,26 @@ void machine_hold(struct machine *m, enum hold why)
 	pthread_mutex_unlock(&m->lock);
 }
 
+/*
+ * What a restored guest is told when it goes on, not before: a machine that is
+ * saved again before it ran has the state that it was restored from.
+ */
+static void announce(struct machine *m)
+{
+	if (m->boot.kind == BOOT_KIND__BOOT_DEMO) {
+		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, true);
+		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, false);
+	}
+}
+
 void machine_release(struct machine *m, unsigned why)
 {
 	pthread_mutex_lock(&m->lock);
 	m->holds &= ~why;
+	if (!m->holds && m->announce) {
+		m->announce = false;
+		announce(m);
+	}
 	if (!m->holds) {
 		for (unsigned i = 0; i < m->nvirtio; i++)
 			virtio_kick_all(m->virtio[i]);
@@ -447,7 +489,10 @@ int machine_boot(struct machine *m, struct err *e)
 	if (rc < 0)
 		return rc;
 	timing_mark(m->timing, "vm");
-	rc = vm_set_host_cpuid(&fresh, e);
+	if (!m->cpuid)
+		rc = cpuid_make(&m->kvm, m->cpu_profile, m->ncpus, &m->cpuid, e);
+	if (rc == 0)
+		rc = cpuid_set(&fresh, m->cpuid, e);
 	timing_mark(m->timing, "state");
 	if (rc == 0)
 		rc = boot_load(&m->boot, &m->ram, &fresh, &acpi, e);
@@ -617,10 +662,11 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 	for (unsigned i = 0; i < m->nvirtio; i++)
 		if (m->virtio[i]->ops->restored)
 			m->virtio[i]->ops->restored(m->virtio[i]);
+	/* A reset boots the CPU that the guest knows, not this host's. */
+	m->cpuid = cpuid_from_entries(state->vcpu[0]->cpuid, state->vcpu[0]->n_cpuid);
+	if (!m->cpuid)
+		return err_sys(e, ENOMEM, "cannot keep the machine's CPUID");
 	machine_tell_paused(m);
-	if (m->boot.kind == BOOT_KIND__BOOT_DEMO) {
-		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, true);
-		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, false);
-	}
+	m->announce = true;
 	return 0;
 }

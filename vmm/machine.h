@@ -87,7 +87,10 @@ struct machine {
 	unsigned nio;
 	unsigned ncpus;
 	struct cpu cpu[VM_VCPUS_MAX];
-	int event_fd; /* eventfd: a vCPU thread has posted events */
+	const char *cpu_profile;  /* --cpu, NULL: host */
+	struct kvm_cpuid2 *cpuid; /* what the vCPUs are shown, owned; NULL: not made yet */
+	bool announce;		  /* restored, and not yet run: the guest is to be told */
+	int event_fd;		  /* eventfd: a vCPU thread has posted events */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -108,6 +111,17 @@ struct machine {
 
 /* The devices, by the one table in machine.c. */
 unsigned machine_devices(struct machine *m, struct vdev **devices, unsigned room);
+
+/* A device that every machine has, by number; false: there are no more. For preflight. */
+struct machine_builtin {
+	const char *name, *kind;
+	uint16_t port;
+	uint32_t irq, version;
+};
+bool machine_builtin(unsigned i, struct machine_builtin *out);
+
+/* The newest version of the state of a kind of device; false: the kind is unknown. */
+bool machine_kind_version(const char *kind, uint32_t *version);
 
 /*
  * Sets up everything but RAM, boot and vm: opens KVM, makes the devices.

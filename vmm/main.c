@@ -128,6 +128,7 @@ static int boot(struct program *p, struct err *e)
 		return rc;
 	}
 	p->machine.boot = boot;
+	p->machine.cpu_profile = p->options.cpu;
 	if (rc == 0)
 		rc = devices_from_options(o, &config, e);
 	if (rc == 0)
@@ -151,6 +152,7 @@ static int restore(struct program *p, struct err *e)
 		.memory = p->options.memory,
 		.processors = p->options.processors,
 		.trust_memory = p->options.trust_memory,
+		.clock = (enum clock_mode)p->options.clock,
 	};
 	struct restore r;
 	int rc = restore_preflight(&r, &o, &p->publisher, e);

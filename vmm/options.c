@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "cpu_features.h"
 #include "proto/manifest.h"
 #include "ram.h"
 
@@ -28,6 +29,10 @@ const struct opt options_table[] = {
 	{ "balloon", 0, OPT_FLAG, AT(balloon), NULL, "give memory that the guest frees back" },
 	{ "disk-policy", 0, OPT_CHOICE, AT(disk_policy), "keep|external",
 	  "whether snapshots keep writable disks (keep)" },
+	{ "cpu", 0, OPT_STRING, AT(cpu), "MODEL",
+	  "host, or x86-64-v1 to -v4 for mixed hosts (host)" },
+	{ "clock", 0, OPT_CHOICE, AT(clock), "freeze|advance",
+	  "a restored guest's clocks: as saved, or with the time since (freeze)" },
 	{ "restore-snapshot", 0, OPT_STRING, AT(restore), "DIR",
 	  "go on from a snapshot: in the mount, the store, or a copy" },
 	{ "paused", 0, OPT_FLAG, AT(paused), NULL, "do not run before `resume`" },
@@ -96,6 +101,18 @@ static int check_serial(const char *where, struct err *e)
 	return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'", where);
 }
 
+static int check_cpu(const struct options *o, struct err *e)
+{
+	char known[128] = "host";
+
+	if (!o->cpu || strcmp(o->cpu, "host") == 0 || cpu_profile_find(o->cpu))
+		return 0;
+	for (size_t i = 0; i < cpu_profiles_count; i++)
+		snprintf(known + strlen(known), sizeof(known) - strlen(known), ", %s",
+			 cpu_profiles[i].name);
+	return err_usage(e, EINVAL, "--cpu %s is not known; there are %s", o->cpu, known);
+}
+
 static int check_combination(struct options *o, bool memory_given, struct err *e)
 {
 	int rc = exclude(o->private_memory, o->memory_backing_file,
@@ -112,6 +129,13 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 	if (rc == 0)
 		rc = exclude(o->restore, o->kernel || o->demo_guest || o->initrd || o->cmdline,
 			     "--restore-snapshot and what a machine boots from", e);
+	if (rc == 0)
+		rc = exclude(o->restore, o->cpu, "--restore-snapshot, which has its CPU, and --cpu",
+			     e);
+	if (rc == 0 && o->clock && !o->restore)
+		rc = err_usage(e, EINVAL, "--clock advance goes with --restore-snapshot DIR");
+	if (rc == 0)
+		rc = check_cpu(o, e);
 	if (rc == 0 && o->check && !o->restore)
 		rc = err_usage(e, EINVAL, "--check goes with --restore-snapshot DIR");
 	if (rc == 0 && o->processors > MANIFEST_VCPUS_MAX)

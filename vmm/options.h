@@ -20,6 +20,8 @@ struct options {
 	bool rng, balloon;
 	uint32_t disk_policy; /* enum disk_policy */
 	const char *serial, *control, *memory_backing_file, *store, *restore;
+	const char *cpu; /* NULL: host */
+	unsigned clock;	 /* enum clock_mode */
 	bool private_memory, no_reserve, paused, check, trust_memory;
 	bool demo_guest, check_host, json, version;
 	bool no_sandbox, timing;

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "preflight.h"
 
 /*
  * Whether a line of mountinfo is of a snapfs that root or this user mounted.
@@ -94,13 +95,65 @@ static int read_state(struct restore *r, struct err *e)
 	int rc = proto_snapdir_read_state(&r->dir, r->label, &buf, &len, e);
 
 	if (rc == 0)
-		rc = proto_state_decode(buf, len, &r->state, e);
+		rc = proto_state_parse(buf, len, &r->state, e);
+	return rc;
+}
+
+/* What the parsed state says of itself; false: it is of no use for more checks. */
+static bool check_state(const struct restore *r, struct err *e, int *rc)
+{
+	const VmState *s = r->state;
+	int found;
+
+	if (!s)
+		return false;
+	found = proto_state_check(s, e);
+	*rc = *rc < 0 ? *rc : found;
+	if (found == -E2BIG)
+		return false;
+	if (s->n_vcpu != r->dir.manifest->vp_count)
+		*rc = err_also(e, EINVAL, "state.bin has %zu vCPUs, the manifest says %u",
+			       s->n_vcpu, r->dir.manifest->vp_count);
+	found = vm_check_state(s, e);
+	*rc = *rc < 0 ? *rc : found;
+	return true;
+}
+
+static int check_clock(const struct restore *r, const struct restore_options *o, struct err *e)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (o->clock == CLOCK_MODE_FREEZE || clock_away(r->dir.manifest, &now) >= 0)
+		return 0;
+	return err_also(e, EINVAL,
+			"--clock advance: the snapshot does not say when it was taken, or the "
+			"time is out of range");
+}
+
+/* What this host has against it. No KVM at all is the environment's failure. */
+static int check_host(struct restore *r, const VmState *state, struct err *e)
+{
+	struct preflight_host host = { 0 };
+	struct err found = { 0 };
+	int rc = kvm_host_open(&r->kvm, &found);
+
+	if (rc == 0)
+		rc = preflight_ask(&r->kvm, &host, &found);
+	if (rc == 0)
+		rc = preflight_check(&host, r->dir.manifest, state, e);
+	else if (e && !*e->text)
+		*e = found;
+	else
+		also(e, rc, &found);
+	preflight_forget(&host);
 	return rc;
 }
 
 /* Everything that can be said without reading RAM, in one report. */
 static int check_all(struct restore *r, const struct restore_options *o, struct err *e)
 {
+	const VmState *state;
 	struct err found = { 0 };
 	int rc = proto_manifest_check(r->dir.manifest, e);
 	int rc2 = check_options(r, o, e);
@@ -113,12 +166,13 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	rc2 = r->memory_fd = proto_snapdir_open_memory(&r->dir, r->label, &found);
 	rc2 = also(e, rc2, &found);
 	rc = rc < 0 ? rc : rc2;
-	if (r->state && r->state->n_vcpu != r->dir.manifest->vp_count) {
-		rc2 = err_also(e, EINVAL, "state.bin has %zu vCPUs, the manifest says %u",
-			       r->state->n_vcpu, r->dir.manifest->vp_count);
-		rc = rc < 0 ? rc : rc2;
-	}
-	return rc;
+	state = check_state(r, e, &rc) ? r->state : NULL;
+	rc2 = preflight_devices(r->dir.manifest, state, e);
+	rc = rc < 0 ? rc : rc2;
+	rc2 = check_clock(r, o, e);
+	rc = rc < 0 ? rc : rc2;
+	rc2 = check_host(r, state, e);
+	return rc < 0 ? rc : rc2;
 }
 
 static int verify_memory(struct restore *r, const struct restore_options *o, struct publisher *p,
@@ -161,7 +215,8 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 {
 	int rc;
 
-	*r = (struct restore){ .memory_fd = -1, .dir.dirfd = -1 };
+	*r = (struct restore){ .memory_fd = -1, .dir.dirfd = -1, .clock = o->clock };
+	r->kvm.fd = r->kvm.spare_vm = -1;
 	snprintf(r->label, sizeof(r->label), "%s", o->dir);
 	rc = proto_snapdir_open(&r->dir, AT_FDCWD, o->dir, r->label, e);
 	if (rc < 0)
@@ -181,8 +236,24 @@ void restore_close(struct restore *r)
 	if (r->memory_fd >= 0)
 		close(r->memory_fd);
 	r->memory_fd = -1;
+	kvm_host_close(&r->kvm);
 	if (r->dir.dirfd >= 0)
 		proto_snapdir_close(&r->dir);
+}
+
+/* As late as can be: verifying gigabytes takes its time, too. */
+static void advance_clock(struct restore *r)
+{
+	struct timespec now;
+	int64_t away;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	away = clock_away(r->dir.manifest, &now);
+	if (away > 0)
+		clock_advance(r->state, (uint64_t)away);
+	else
+		log_warn("--clock advance: this host's clock is behind the snapshot's: the guest's "
+			 "clocks go on from where they stood");
 }
 
 int restore_machine(struct restore *r, struct machine *m, struct err *e)
@@ -190,6 +261,11 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 	const SnapshotManifest *manifest = r->dir.manifest;
 	int rc = boot_from_manifest(&m->boot, manifest->boot, e);
 
+	kvm_host_close(&m->kvm);
+	m->kvm = r->kvm;
+	r->kvm = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
+	if (r->clock == CLOCK_MODE_ADVANCE)
+		advance_clock(r);
 	if (rc == 0)
 		rc = ram_map(&m->ram, RAM_PRIVATE, take_fd(&r->memory_fd),
 			     manifest->memory_size_bytes, e);

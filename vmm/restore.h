@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "clock.h"
 #include "machine.h"
 #include "proto/snapdir.h"
 #include "publisher.h"
@@ -18,6 +19,7 @@ struct restore_options {
 	uint64_t memory;     /* --memory, 0: not given; must match */
 	uint32_t processors; /* --processors, 0: not given; must match */
 	bool trust_memory;
+	enum clock_mode clock;
 };
 
 /* A snapshot that passed preflight. */
@@ -25,6 +27,8 @@ struct restore {
 	struct snapdir dir;
 	VmState *state; /* owned */
 	int memory_fd;	/* owned, read-only */
+	enum clock_mode clock;
+	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
 	char label[256];
 };
 

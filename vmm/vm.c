@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "cpuid.h"
 
 /* Three pages that Intel's KVM wants for itself, in the device hole. */
 #define TSS_ADDRESS 0xfffbd000UL
@@ -71,10 +72,11 @@ static int create_vcpu(struct vm *vm, unsigned id)
 }
 
 /* Slots before the irqchip: with it, each slot costs a grace period of milliseconds. */
-static int build(struct vm *vm, const struct ram *const memory[], unsigned n, unsigned nvcpus)
+static int build(struct vm *vm, struct kvm_host *host, const struct ram *const memory[], unsigned n,
+		 unsigned nvcpus)
 {
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
-	int rc = kvm_ioctl(vm->host->fd, KVM_CREATE_VM, NULL);
+	int rc = kvm_host_take_vm(host);
 
 	if (rc < 0)
 		return rc;
@@ -91,13 +93,13 @@ static int build(struct vm *vm, const struct ram *const memory[], unsigned n, un
 	return rc;
 }
 
-int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *const memory[],
-	      unsigned n, unsigned nvcpus, struct err *e)
+int vm_create(struct vm *vm, struct kvm_host *host, const struct ram *const memory[], unsigned n,
+	      unsigned nvcpus, struct err *e)
 {
 	int rc;
 
 	*vm = (struct vm){ .host = host, .fd = -1 };
-	rc = n <= VM_MEMORIES_MAX ? build(vm, memory, n, nvcpus) : -E2BIG;
+	rc = n <= VM_MEMORIES_MAX ? build(vm, host, memory, n, nvcpus) : -E2BIG;
 	if (rc == 0)
 		return 0;
 	vm_destroy(vm);
@@ -144,66 +146,12 @@ int vm_add_ioeventfd(const struct vm *vm, uint64_t address, uint32_t value, int 
 	return kvm_ioctl(vm->fd, KVM_IOEVENTFD, &ioeventfd);
 }
 
-#define CPUID_1_ECX_TSC_DEADLINE (1U << 24)
-#define CPUID_1_ECX_HYPERVISOR	 (1U << 31)
-
-/*
- * What KVM leaves to the monitor: the APIC id where CPUID shows it (Intel SDM
- * 2A, CPUID, leaves 1, 0xb, 0x1f); that there is a hypervisor, without which a
- * guest does not look for kvmclock; the deadline timer of the in-kernel APIC.
- */
-static void complete_cpuid(struct kvm_cpuid2 *cpuid, unsigned id, unsigned nvcpus, bool deadline)
-{
-	for (unsigned i = 0; i < cpuid->nent; i++) {
-		struct kvm_cpuid_entry2 *c = &cpuid->entries[i];
-
-		if (c->function == 1) {
-			c->ebx = (c->ebx & 0x0000ffff) | id << 24 | nvcpus << 16;
-			c->ecx |= CPUID_1_ECX_HYPERVISOR;
-			if (deadline)
-				c->ecx |= CPUID_1_ECX_TSC_DEADLINE;
-		} else if (c->function == 0xb || c->function == 0x1f) {
-			c->edx = id;
-		}
-	}
-}
-
-/* What the host's KVM can show a guest: the caller's to free, NULL on failure. */
-static struct kvm_cpuid2 *supported_cpuid(const struct kvm_host *host, struct err *e)
-{
-	struct kvm_cpuid2 *cpuid =
-		calloc(1, sizeof(*cpuid) + KVM_CPUID_MAX * sizeof(cpuid->entries[0]));
-	int rc = -ENOMEM;
-
-	if (cpuid) {
-		cpuid->nent = KVM_CPUID_MAX;
-		rc = kvm_ioctl(host->fd, KVM_GET_SUPPORTED_CPUID, cpuid);
-	}
-	if (rc == 0)
-		return cpuid;
-	free(cpuid);
-	err_sys(e, -rc, "cannot ask KVM for its CPUID");
-	return NULL;
-}
-
 int vm_set_host_cpuid(struct vm *vm, struct err *e)
 {
-	auto_free struct kvm_cpuid2 *host = supported_cpuid(vm->host, e);
-	const bool deadline =
-		ioctl(vm->host->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+	auto_free struct kvm_cpuid2 *cpuid = NULL;
+	int rc = cpuid_make(vm->host, NULL, vm->nvcpus, &cpuid, e);
 
-	if (!host)
-		return -EIO;
-	for (unsigned i = 0; i < vm->nvcpus; i++) {
-		int rc;
-
-		/* Each vCPU's turn overwrites what differs from the one before. */
-		complete_cpuid(host, i, vm->nvcpus, deadline);
-		rc = kvm_ioctl(vm->vcpu[i].fd, KVM_SET_CPUID2, host);
-		if (rc < 0)
-			return err_sys(e, -rc, "cannot set the CPUID of vCPU %u", i);
-	}
-	return 0;
+	return rc < 0 ? rc : cpuid_set(vm, cpuid, e);
 }
 
 /* Finds `name` among the descriptors of a statistics file and reads its value. */

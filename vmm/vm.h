@@ -36,8 +36,8 @@ struct vm {
  * their state after power-on, without CPUID. What the guest writes to read_only
  * memory is an MMIO exit. 0 or a negative errno.
  */
-int vm_create(struct vm *vm, const struct kvm_host *host, const struct ram *const memory[],
-	      unsigned n, unsigned nvcpus, struct err *e);
+int vm_create(struct vm *vm, struct kvm_host *host, const struct ram *const memory[], unsigned n,
+	      unsigned nvcpus, struct err *e);
 void vm_destroy(struct vm *vm);
 
 /*
@@ -60,7 +60,7 @@ void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);
 int vm_add_irqfd(const struct vm *vm, uint32_t gsi, int fd);
 int vm_add_ioeventfd(const struct vm *vm, uint64_t address, uint32_t value, int fd);
 
-/* Gives every vCPU the CPUID that the host supports, with its own APIC id. 0 or negative. */
+/* Gives every vCPU all that this host can offer it (cpuid.h). 0 or a negative errno. */
 int vm_set_host_cpuid(struct vm *vm, struct err *e);
 
 /* The value of a statistic of the VM, "pages_4k", or -1 where KVM does not tell it. */
@@ -72,6 +72,12 @@ int64_t vm_stat(const struct vm *vm, const char *name);
  * vCPUs outside KVM_RUN with no exit pending. 0 or a negative errno.
  */
 int vm_save(const struct vm *vm, VmState *state, struct err *e);
+
+/*
+ * Adds (err_also) a sentence for each part of a decoded state that has not the
+ * size of KVM's structure. 0 or -EINVAL if anything was added. Asks no KVM.
+ */
+int vm_check_state(const VmState *state, struct err *e);
 
 /* The reverse, into a VM fresh from vm_create(). 0, -EINVAL or another errno. */
 int vm_load(struct vm *vm, const VmState *state, struct err *e);

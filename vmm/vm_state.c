@@ -17,13 +17,14 @@
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
-#include "base/log.h"
+#include "cpuid.h"
+#include "msr.h"
+#include "preflight.h"
 
-#define PART_VERSION	 1
-#define XSAVE_MAX	 (1U << 20)
-#define MSR_TSC		 0x10
-#define MSR_TSC_DEADLINE 0x6e0
-#define MSR_BATCH	 128 /* KVM takes fewer than 256 at a time */
+#define PART_VERSION  1
+#define XSAVE_MAX     (1U << 20)
+#define XSTATE_BV_AT  512 /* in an XSAVE area (Intel SDM 1, 13.4.2) */
+#define XSTATE_LEGACY 3	  /* x87 and SSE: every CPU has them */
 
 /* struct kvm_sregs2 is an extension of struct kvm_sregs that ends otherwise. */
 #define VCPU_PART(field_, type_, get_, set_, name_)                                                \
@@ -92,16 +93,41 @@ static size_t xsave_size(const struct vm *vm)
 	return size < (int)sizeof(struct kvm_xsave) ? sizeof(struct kvm_xsave) : (size_t)size;
 }
 
+/*
+ * Takes the components that the guest was not offered out of an area's XSTATE_BV:
+ * older KVMs list what the host has, and a host without it would refuse that.
+ */
+static void trim_xsave(const VcpuState *s, uint8_t *area)
+{
+	uint64_t offered = XSTATE_LEGACY, bv;
+
+	for (size_t i = 0; i < s->n_cpuid; i++)
+		if (s->cpuid[i]->function == 0xd && s->cpuid[i]->index == 0)
+			offered |= s->cpuid[i]->eax | (uint64_t)s->cpuid[i]->edx << 32;
+	memcpy(&bv, area + XSTATE_BV_AT, sizeof(bv));
+	bv &= offered;
+	memcpy(area + XSTATE_BV_AT, &bv, sizeof(bv));
+}
+
 static int get_xsave(const struct vm *vm, int fd, VcpuState *s)
 {
 	size_t size = xsave_size(vm);
+	int rc;
 
 	s->xsave.data = calloc(1, size);
 	if (!s->xsave.data)
 		return -ENOMEM;
 	s->xsave.len = size;
-	return kvm_ioctl(fd, size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
-			 s->xsave.data);
+	rc = kvm_ioctl(fd, size > sizeof(struct kvm_xsave) ? KVM_GET_XSAVE2 : KVM_GET_XSAVE,
+		       s->xsave.data);
+	if (rc == 0)
+		trim_xsave(s, s->xsave.data);
+	return rc;
+}
+
+static bool xsave_holds(const VcpuState *s)
+{
+	return s->xsave.len >= sizeof(struct kvm_xsave) && s->xsave.len <= XSAVE_MAX;
 }
 
 static int set_xsave(const struct vm *vm, int fd, const VcpuState *s, struct err *e)
@@ -110,120 +136,18 @@ static int set_xsave(const struct vm *vm, int fd, const VcpuState *s, struct err
 	auto_free uint8_t *area = NULL;
 	int rc;
 
-	if (s->xsave.len < sizeof(struct kvm_xsave) || s->xsave.len > XSAVE_MAX)
+	if (!xsave_holds(s))
 		return err_refuse(e, EINVAL, "the saved XSAVE area has %zu bytes", s->xsave.len);
 	/* KVM reads as much as this VM needs, however much was saved. */
 	area = calloc(1, size > s->xsave.len ? size : s->xsave.len);
 	if (!area)
 		return err_sys(e, ENOMEM, "cannot load the XSAVE area");
 	memcpy(area, s->xsave.data, s->xsave.len);
+	trim_xsave(s, area);
 	rc = kvm_ioctl(fd, KVM_SET_XSAVE, area);
 	if (rc < 0)
 		return err_sys(e, -rc, "this host's KVM does not take the saved XSAVE area");
 	return 0;
-}
-
-/* ---- MSRs ---- */
-
-struct msr_batch {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entry[MSR_BATCH];
-};
-
-/*
- * Reads the MSRs of the host's list one run at a time: KVM stops at one that it
- * lists but cannot read on this CPU. That one is left out, and said.
- */
-static int get_msrs(const struct vm *vm, int fd, VcpuState *s)
-{
-	const struct kvm_msr_list *list = vm->host->msrs;
-	auto_free struct msr_batch *batch = calloc(1, sizeof(*batch));
-	uint32_t at = 0;
-
-	s->msr = calloc(list->nmsrs ? list->nmsrs : 1, sizeof(*s->msr));
-	if (!batch || !s->msr)
-		return -ENOMEM;
-	while (at < list->nmsrs) {
-		uint32_t n = list->nmsrs - at < MSR_BATCH ? list->nmsrs - at : MSR_BATCH;
-		int got;
-
-		batch->head.nmsrs = n;
-		for (uint32_t i = 0; i < n; i++)
-			batch->entry[i].index = list->indices[at + i];
-		got = kvm_ioctl(fd, KVM_GET_MSRS, batch);
-		if (got < 0)
-			return got;
-		for (int i = 0; i < got; i++) {
-			Msr *m = malloc(sizeof(*m));
-
-			if (!m)
-				return -ENOMEM;
-			msr__init(m);
-			m->index = batch->entry[i].index;
-			m->data = batch->entry[i].data;
-			s->msr[s->n_msr++] = m;
-		}
-		at += (uint32_t)got;
-		if ((uint32_t)got < n)
-			log_debug("MSR 0x%x cannot be read on this host", list->indices[at++]);
-	}
-	return 0;
-}
-
-/* Sets what is in the batch, and empties it. */
-static int load_msrs(int fd, struct msr_batch *batch, struct err *e)
-{
-	uint32_t n = batch->head.nmsrs;
-	int done = n ? kvm_ioctl(fd, KVM_SET_MSRS, batch) : 0;
-
-	batch->head.nmsrs = 0;
-	if (done < 0)
-		return err_sys(e, -done, "this host's KVM does not take the saved MSRs");
-	if ((uint32_t)done < n)
-		return err_env(e, EINVAL,
-			       "this host's KVM does not take the saved MSR 0x%x (value 0x%llx)",
-			       batch->entry[done].index,
-			       (unsigned long long)batch->entry[done].data);
-	return 0;
-}
-
-/*
- * TSC_DEADLINE is armed against the TSC: it goes in when all others are there.
- * One of 0 has perhaps just fired, and the interrupt is nowhere in the state: the
- * saved TSC, which has passed, makes it fire again. One too many is harmless.
- */
-static int set_msrs(int fd, const VcpuState *s, struct err *e)
-{
-	auto_free struct msr_batch *batch = calloc(1, sizeof(*batch));
-	const Msr *deadline = NULL;
-	uint64_t tsc = 0;
-	int rc = 0;
-
-	if (!batch)
-		return err_sys(e, ENOMEM, "cannot load the MSRs");
-	for (size_t i = 0; rc == 0 && i < s->n_msr; i++) {
-		uint32_t n = batch->head.nmsrs;
-
-		if (s->msr[i]->index == MSR_TSC_DEADLINE) {
-			deadline = s->msr[i];
-			continue;
-		}
-		if (s->msr[i]->index == MSR_TSC)
-			tsc = s->msr[i]->data;
-		batch->entry[n].index = s->msr[i]->index;
-		batch->entry[n].data = s->msr[i]->data;
-		batch->head.nmsrs = n + 1;
-		if (n + 1 == MSR_BATCH)
-			rc = load_msrs(fd, batch, e);
-	}
-	if (rc == 0)
-		rc = load_msrs(fd, batch, e);
-	if (rc < 0 || !deadline)
-		return rc;
-	batch->head.nmsrs = 1;
-	batch->entry[0].index = deadline->index;
-	batch->entry[0].data = deadline->data ? deadline->data : tsc;
-	return load_msrs(fd, batch, e);
 }
 
 /* ---- CPUID ---- */
@@ -265,28 +189,11 @@ static int get_cpuid(int fd, VcpuState *s)
 
 static int set_cpuid(int fd, const VcpuState *s, struct err *e)
 {
-	auto_free struct kvm_cpuid2 *cpuid =
-		calloc(1, sizeof(*cpuid) + KVM_CPUID_MAX * sizeof(cpuid->entries[0]));
+	auto_free struct kvm_cpuid2 *cpuid = cpuid_from_entries(s->cpuid, s->n_cpuid);
 	int rc;
 
 	if (!cpuid)
 		return err_sys(e, ENOMEM, "cannot load the CPUID");
-	if (s->n_cpuid > KVM_CPUID_MAX)
-		return err_refuse(e, EINVAL, "the snapshot has too many CPUID entries");
-	for (size_t i = 0; i < s->n_cpuid; i++) {
-		const CpuidEntry *in = s->cpuid[i];
-
-		cpuid->entries[i] = (struct kvm_cpuid_entry2){
-			.function = in->function,
-			.index = in->index,
-			.flags = in->flags,
-			.eax = in->eax,
-			.ebx = in->ebx,
-			.ecx = in->ecx,
-			.edx = in->edx,
-		};
-	}
-	cpuid->nent = (uint32_t)s->n_cpuid;
 	rc = kvm_ioctl(fd, KVM_SET_CPUID2, cpuid);
 	if (rc < 0)
 		return err_sys(e, -rc, "this host's KVM does not take the saved CPUID");
@@ -307,11 +214,11 @@ static int save_vcpu(const struct vm *vm, unsigned id, VcpuState *s)
 	for (size_t i = 0; rc >= 0 && i < sizeof(vcpu_parts) / sizeof(vcpu_parts[0]); i++)
 		rc = get_part(fd, &vcpu_parts[i], s);
 	if (rc >= 0)
-		rc = get_xsave(vm, fd, s);
-	if (rc >= 0)
 		rc = get_cpuid(fd, s);
 	if (rc >= 0)
-		rc = get_msrs(vm, fd, s);
+		rc = get_xsave(vm, fd, s);
+	if (rc >= 0)
+		rc = msr_save(vm->host, fd, s);
 	if (rc >= 0)
 		rc = get_part(fd, &vcpu_events, s);
 	if (rc < 0)
@@ -325,14 +232,9 @@ static int save_vcpu(const struct vm *vm, unsigned id, VcpuState *s)
 static int set_tsc_khz(const struct vm *vm, int fd, uint32_t saved, struct err *e)
 {
 	int host = kvm_ioctl(fd, KVM_GET_TSC_KHZ, NULL);
-	uint64_t apart;
 	int rc;
 
-	if (saved == 0 || host <= 0)
-		return 0;
-	apart = (uint64_t)(saved > (uint32_t)host ? saved - (uint32_t)host
-						  : (uint32_t)host - saved);
-	if (apart * 1000000 / (uint32_t)host <= 250)
+	if (host <= 0 || !preflight_tsc_differs(saved, (uint32_t)host))
 		return 0;
 	if (!vm->host->tsc_control)
 		return err_refuse(
@@ -365,7 +267,7 @@ static int load_vcpu(struct vm *vm, const VcpuState *s, struct err *e)
 			rc = set_xsave(vm, fd, s, e);
 	}
 	if (rc == 0)
-		rc = set_msrs(fd, s, e);
+		rc = msr_load(vm->host, fd, s, e);
 	if (rc == 0)
 		rc = set_part(fd, &vcpu_events, s, e);
 	return rc;
@@ -444,6 +346,60 @@ static int load_clock(int fd, const KvmState *k, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "this host's KVM does not take the saved clock") : 0;
 }
 
+/* ---- the vCPUs' TSCs, beside each other ---- */
+
+/* A vCPU's TSC offset, got or set. -ENXIO: this KVM does not let it be seen. */
+static int tsc_offset(const struct vm *vm, unsigned id, unsigned long request, uint64_t *offset)
+{
+	struct kvm_device_attr attr = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (uintptr_t)offset,
+	};
+	const int fd = vm->vcpu[id].fd;
+
+	return kvm_ioctl(fd, KVM_HAS_DEVICE_ATTR, &attr) < 0 ? -ENXIO
+							     : kvm_ioctl(fd, request, &attr);
+}
+
+/*
+ * The vCPUs' TSC MSRs are read one after the other, so their values say nothing
+ * of how the TSCs stand to each other; the offsets do.
+ */
+static void save_tsc_apart(const struct vm *vm, VmState *s)
+{
+	uint64_t first, offset;
+
+	if (tsc_offset(vm, 0, KVM_GET_DEVICE_ATTR, &first) < 0)
+		return;
+	for (unsigned i = 1; i < vm->nvcpus; i++)
+		if (tsc_offset(vm, i, KVM_GET_DEVICE_ATTR, &offset) == 0)
+			s->vcpu[i]->tsc_apart = (int64_t)(offset - first);
+}
+
+/*
+ * Written by MSR, each vCPU's TSC would stand a little apart, and clocks run
+ * backwards between them: all stand to vCPU 0's as they did. Where KVM does not
+ * let the offset be set, it takes MSR writes within a second of each other for
+ * equal ones (kvm_synchronize_tsc()).
+ */
+static int load_tsc_apart(const struct vm *vm, const VmState *s, struct err *e)
+{
+	uint64_t first;
+	int rc = vm->nvcpus < 2 ? -ENXIO : tsc_offset(vm, 0, KVM_GET_DEVICE_ATTR, &first);
+
+	if (rc == -ENXIO)
+		return 0;
+	for (unsigned i = 1; rc == 0 && i < vm->nvcpus; i++) {
+		uint64_t offset = first + (uint64_t)s->vcpu[i]->tsc_apart;
+
+		rc = tsc_offset(vm, i, KVM_SET_DEVICE_ATTR, &offset);
+	}
+	return rc < 0 ? err_sys(e, -rc, "cannot set the vCPUs' TSC offsets") : 0;
+}
+
+/* ---- all of it ---- */
+
 static int allocate(const struct vm *vm, VmState *s)
 {
 	s->version = STATE_VERSION;
@@ -470,6 +426,8 @@ int vm_save(const struct vm *vm, VmState *state, struct err *e)
 	for (unsigned i = 0; rc >= 0 && i < vm->nvcpus; i++)
 		rc = save_vcpu(vm, i, state->vcpu[i]);
 	if (rc >= 0)
+		save_tsc_apart(vm, state);
+	if (rc >= 0)
 		rc = get_part(vm->fd, &pit_part, state->kvm);
 	if (rc >= 0)
 		rc = get_part(vm->fd, &clock_part, state->kvm);
@@ -478,30 +436,50 @@ int vm_save(const struct vm *vm, VmState *state, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "cannot take the machine's state") : 0;
 }
 
-/*
- * The saved TSCs were read one after the other, so each vCPU's would stand a
- * little apart: all get vCPU 0's offset, or clocks run backwards between them.
- */
-static int equalize_tsc(const struct vm *vm, struct err *e)
+/* Says it of the first vCPU only: the others are alike. */
+static int check_vcpu_part(const struct part *p, const VmState *s, struct err *e)
 {
-	uint64_t offset;
-	struct kvm_device_attr attr = {
-		.group = KVM_VCPU_TSC_CTRL,
-		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (uintptr_t)&offset,
-	};
+	for (size_t i = 0; i < s->n_vcpu; i++) {
+		const ProtobufCBinaryData *in = binary_at(s->vcpu[i], p->offset);
 
-	/* Not every KVM lets the offset be seen. */
-	if (vm->nvcpus < 2 || kvm_ioctl(vm->vcpu[0].fd, KVM_HAS_DEVICE_ATTR, &attr) < 0)
-		return 0;
-	for (unsigned i = 0; i < vm->nvcpus; i++) {
-		int rc = kvm_ioctl(vm->vcpu[i].fd, i ? KVM_SET_DEVICE_ATTR : KVM_GET_DEVICE_ATTR,
-				   &attr);
-
-		if (rc < 0)
-			return err_sys(e, -rc, "cannot set the TSC offset of vCPU %u", i);
+		if (in->len != p->size)
+			return err_also(e, EINVAL,
+					"state.bin: the %s of vCPU %zu have %zu bytes, "
+					"not %zu",
+					p->name, i, in->len, p->size);
 	}
 	return 0;
+}
+
+static int check_kvm_part(const struct part *p, const KvmState *k, struct err *e)
+{
+	const ProtobufCBinaryData *in = binary_at(k, p->offset);
+
+	return in->len == p->size
+		       ? 0
+		       : err_also(e, EINVAL, "state.bin: the saved %s has %zu bytes, not %zu",
+				  p->name, in->len, p->size);
+}
+
+int vm_check_state(const VmState *state, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(vcpu_parts) / sizeof(vcpu_parts[0]); i++)
+		rc |= check_vcpu_part(&vcpu_parts[i], state, e);
+	rc |= check_vcpu_part(&vcpu_events, state, e);
+	for (size_t i = 0; i < state->n_vcpu; i++) {
+		if (xsave_holds(state->vcpu[i]))
+			continue;
+		rc |= err_also(e, EINVAL, "state.bin: the XSAVE area of vCPU %zu has %zu bytes", i,
+			       state->vcpu[i]->xsave.len);
+		break;
+	}
+	rc |= check_kvm_part(&pit_part, state->kvm, e);
+	rc |= check_kvm_part(&clock_part, state->kvm, e);
+	for (size_t i = 0; i < sizeof(chips) / sizeof(chips[0]); i++)
+		rc |= check_kvm_part(&chips[i].part, state->kvm, e);
+	return rc ? -EINVAL : 0;
 }
 
 int vm_load(struct vm *vm, const VmState *state, struct err *e)
@@ -514,7 +492,7 @@ int vm_load(struct vm *vm, const VmState *state, struct err *e)
 	for (unsigned i = 0; rc == 0 && i < vm->nvcpus; i++)
 		rc = load_vcpu(vm, state->vcpu[i], e);
 	if (rc == 0)
-		rc = equalize_tsc(vm, e);
+		rc = load_tsc_apart(vm, state, e);
 	if (rc == 0)
 		rc = set_part(vm->fd, &pit_part, state->kvm, e);
 	if (rc == 0)

@@ -8,8 +8,13 @@
 
 #define RAM_SIZE (2ULL << 20)
 
+static uint8_t zeros[8192]; /* for what has the size that KVM wants, and nothing in it */
+
 struct rig {
 	void *folder; /* first: its fixture */
+	Device power;
+	Device *devices[4];
+	DeviceState device_state[4], *device_states[4];
 	struct sample_manifest m;
 	struct sample_state s;
 	struct publisher publisher; /* has ended: nothing is stamped */
@@ -17,6 +22,51 @@ struct rig {
 	char path[128];
 	uint8_t *memory;
 };
+
+static ProtobufCBinaryData sized(size_t n)
+{
+	assert_true(n <= sizeof(zeros));
+	return (ProtobufCBinaryData){ n, zeros };
+}
+
+/* The samples as this host and this program take them: sizes, devices, no CPU of their own. */
+static void fit_samples(struct rig *r)
+{
+	static const char *const names[] = { "serial0", "i8042", "rtc", "power" };
+
+	r->m.m.cpu = NULL;
+	r->m.m.tsc_khz = 0;
+	for (int i = 0; i < 2; i++) {
+		VcpuState *v = &r->s.vcpu[i];
+
+		v->n_cpuid = v->n_msr = v->tsc_khz = 0;
+		v->regs = sized(sizeof(struct kvm_regs));
+		v->sregs2 = sized(sizeof(struct kvm_sregs2));
+		v->xsave = sized(sizeof(struct kvm_xsave));
+		v->xcrs = sized(sizeof(struct kvm_xcrs));
+		v->debugregs = sized(sizeof(struct kvm_debugregs));
+		v->lapic = sized(sizeof(struct kvm_lapic_state));
+		v->events = sized(sizeof(struct kvm_vcpu_events));
+	}
+	r->s.kvm.pit2 = sized(sizeof(struct kvm_pit_state2));
+	r->s.kvm.clock = sized(sizeof(struct kvm_clock_data));
+	r->s.kvm.pic_master = r->s.kvm.pic_slave = r->s.kvm.ioapic =
+		sized(sizeof(struct kvm_irqchip));
+	device__init(&r->power);
+	r->power.name = r->power.kind = sample_string("power");
+	r->power.address = POWER_PORT;
+	r->power.interrupt = POWER_IRQ;
+	for (int i = 0; i < 4; i++) {
+		r->devices[i] = i < 3 ? &r->m.device[i] : &r->power;
+		device_state__init(&r->device_state[i]);
+		r->device_state[i].name = sample_string(names[i]);
+		r->device_state[i].version = 1;
+		r->device_states[i] = &r->device_state[i];
+	}
+	r->m.machine.device = r->devices;
+	r->s.s.device = r->device_states;
+	r->m.machine.n_device = r->s.s.n_device = 4;
+}
 
 static int make(void **state)
 {
@@ -29,6 +79,7 @@ static int make(void **state)
 	r->publisher.sock = -1;
 	sample_manifest(&r->m);
 	sample_state(&r->s);
+	fit_samples(r);
 	r->m.m.memory_size_bytes = r->m.range[0].size = RAM_SIZE;
 	r->m.m.n_ram = 1;
 	snprintf(r->path, sizeof(r->path), "%s/snapshot", ((struct folder *)r->folder)->path);
@@ -151,6 +202,68 @@ static void preflight_all_that_differs_is_reported_together(void **state)
 	assert_non_null(strstr(e.text, "state.bin has 2 vCPUs, the manifest says 1"));
 }
 
+/* What the issue of bad states wants: all in one report, one sentence each. */
+static void preflight_bad_state_is_reported_together(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->s.vcpu[1].version = 9;
+	r->s.kvm.version = 8;
+	r->device_state[0].version = 7;
+	r->device_state[1].name = sample_string("teapot");
+	r->device_state[3].name = sample_string("rtc");
+	r->s.vcpu[0].lapic.len = 3;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EBADMSG);
+	assert_int_equal(e.status, STATUS_REFUSED);
+	assert_non_null(strstr(e.text, "a vCPU of version 9, this program reads up to 1"));
+	assert_non_null(strstr(e.text, "KVM's part of version 8"));
+	assert_non_null(strstr(e.text, "device serial0 of version 7, this program reads up to 1"));
+	assert_non_null(strstr(e.text, "device teapot, which is unknown"));
+	assert_non_null(strstr(e.text, "nothing of device i8042"));
+	assert_non_null(strstr(e.text, "nothing of device power"));
+	assert_non_null(strstr(e.text, "device rtc is there twice"));
+	assert_non_null(strstr(e.text, "local APIC of vCPU 0 have 3 bytes"));
+	assert_int_equal(lines_in(e.text), 8);
+}
+
+static void preflight_of_an_unknown_kind_of_device_is_refused(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->power.name = sample_string("disk0");
+	r->power.kind = sample_string("floppy");
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EINVAL);
+	assert_says(&e, "a device disk0 of kind 'floppy', which is unknown");
+}
+
+static void preflight_of_a_device_elsewhere_is_refused(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->m.device[0].address = 0x2f8;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EINVAL);
+	assert_says(&e, "device serial0 as a '16550' at 0x2f8");
+}
+
+static void preflight_to_advance_a_clock_that_is_none_is_refused(void **state)
+{
+	struct rig *r = *state;
+	struct err e = { 0 };
+
+	r->m.clock.seconds = INT64_MIN;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), 0);
+	r->o.clock = CLOCK_MODE_ADVANCE;
+	assert_int_equal(preflight(r, &e), -EINVAL);
+	assert_says(&e, "--clock advance");
+}
+
 static void preflight_of_nothing_names_the_path(void **state)
 {
 	struct rig *r = *state;
@@ -170,8 +283,16 @@ int main(void)
 		WITH(preflight_ram_elsewhere_is_refused),
 		WITH(preflight_ram_in_other_pieces_is_refused),
 		WITH(preflight_all_that_differs_is_reported_together),
+		WITH(preflight_bad_state_is_reported_together),
+		WITH(preflight_of_an_unknown_kind_of_device_is_refused),
+		WITH(preflight_of_a_device_elsewhere_is_refused),
+		WITH(preflight_to_advance_a_clock_that_is_none_is_refused),
 		WITH(preflight_of_nothing_names_the_path),
 	};
 
+	if (access("/dev/kvm", R_OK | W_OK) < 0) {
+		puts("skipped: /dev/kvm cannot be opened here");
+		return 77;
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -347,6 +347,7 @@ static void chips_swapped(VmState *s)
 static void unknown_msr(VmState *s)
 {
 	s->vcpu[0]->msr[0]->index = 0xdeadbeef;
+	s->vcpu[0]->msr[0]->data = 1;
 }
 
 static void bad_mp_state(VmState *s)
