@@ -105,6 +105,9 @@ build_l1() {
 		file=$(command -v "$file") || continue
 		add_program "$root" "$file" "usr/bin/$(basename "$file")"
 	done
+	# busybox's own does not know an option that fusermount3 of libfuse 3.17 gives it.
+	rm -f "$root/bin/umount"
+	add_program "$root" "$(command -v umount)" bin/umount
 	# Loaded by the C library by name when a thread ends; ldd does not see it.
 	file=/lib/x86_64-linux-gnu/libgcc_s.so.1
 	[ ! -e "$file" ] || install -D -m 644 "$file" "$root$file"

@@ -27,22 +27,20 @@
 #include "kinds.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "proto/bounded.h"
+#include "tap.h"
 
 enum { RX, TX, CONTROL, QUEUES };
 
@@ -531,73 +529,12 @@ static void net_close(struct virtio *v)
 	free(n);
 }
 
-/* TUNSETIFF, in words. A tap that this would make is not one that anybody is connected to. */
-static int take_tap(int fd, const char *name, struct err *e)
+/* As a driver may be told it. */
+static uint16_t bounded_mtu(unsigned mtu)
 {
-	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-	int rc;
-
-	strcpy(ifr.ifr_name, name);
-	if (ioctl(fd, TUNSETIFF, &ifr) < 0) {
-		rc = errno;
-		if (rc == EBUSY)
-			return err_refuse(e, rc, "--net tap=%s: another program uses it", name);
-		if (rc == EINVAL)
-			return err_refuse(e, rc,
-					  "--net tap=%s: this is no tap, or one with several "
-					  "queues",
-					  name);
-		if (rc == EPERM)
-			return err_refuse(e, rc,
-					  "--net tap=%s: it belongs to another user: make it with "
-					  "'ip tuntap add dev %s mode tap user NAME'",
-					  name, name);
-		return err_sys(e, rc, "--net tap=%s", name);
-	}
-	/* It may have been removed between the look and the call, which then made another. */
-	if (ioctl(fd, TUNGETIFF, &ifr) < 0 || !(ifr.ifr_flags & IFF_PERSIST))
-		return err_refuse(e, ENODEV, "--net tap=%s: the interface has been removed", name);
-	return 0;
-}
-
-/* The descriptor of the tap, which exists, or a negative errno with words. */
-static int open_tap(const char *name, struct err *e)
-{
-	const int header = HEADER;
-	auto_fd int fd = -1;
-	int rc;
-
-	if (!*name || strlen(name) >= IFNAMSIZ)
-		return err_usage(e, EINVAL, "--net tap=%s: an interface's name has 1 to %d bytes",
-				 name, IFNAMSIZ - 1);
-	if (!if_nametoindex(name))
-		return err_refuse(e, ENODEV,
-				  "--net tap=%s: there is no such interface: make it with "
-				  "'ip tuntap add dev %s mode tap'",
-				  name, name);
-	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return err_sys(e, errno, "--net tap=%s: /dev/net/tun", name);
-	rc = take_tap(fd, name, e);
-	if (rc < 0)
-		return rc;
-	if (ioctl(fd, TUNSETVNETHDRSZ, &header) < 0)
-		return err_sys(e, errno, "--net tap=%s: this kernel's taps are too old", name);
-	return take_fd(&fd);
-}
-
-/* The interface's MTU, bounded as a driver may be told; what cannot be asked is Ethernet's. */
-static uint16_t mtu_of(const char *name)
-{
-	auto_fd int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = { 0 };
-
-	strcpy(ifr.ifr_name, name);
-	if (fd < 0 || ioctl(fd, SIOCGIFMTU, &ifr) < 0)
-		return ETH_DATA_LEN;
-	if (ifr.ifr_mtu < MTU_MIN)
+	if (mtu < MTU_MIN)
 		return MTU_MIN;
-	return ifr.ifr_mtu > MTU_MAX ? MTU_MAX : (uint16_t)ifr.ifr_mtu;
+	return mtu > MTU_MAX ? MTU_MAX : (uint16_t)mtu;
 }
 
 static int net_open(const Device *config, struct virtio **out, struct err *e)
@@ -610,7 +547,7 @@ static int net_open(const Device *config, struct virtio **out, struct err *e)
 	if (config->mac.len != ETH_ALEN || (config->mac.data[0] & 1))
 		return err_refuse(e, EINVAL, "--net tap=%s: its MAC address is not one",
 				  config->tap);
-	fd = open_tap(config->tap, e);
+	fd = tap_open(config->tap, HEADER, e);
 	if (fd < 0)
 		return fd;
 	n = calloc(1, sizeof(*n));
@@ -622,7 +559,7 @@ static int net_open(const Device *config, struct virtio **out, struct err *e)
 	virtio_init(&n->v, &virtio_net_ops, QUEUES, QUEUE_SIZE, features,
 		    offsetof(struct virtio_net_config, speed));
 	n->tap = config->tap;
-	n->mtu = n->tap_mtu = mtu_of(config->tap);
+	n->mtu = n->tap_mtu = bounded_mtu(tap_mtu(config->tap));
 	memcpy(n->mac, config->mac.data, ETH_ALEN);
 	n->fd = take_fd(&fd);
 	*out = &n->v;
