@@ -898,6 +898,36 @@ static void device_reset_ends_all_connections(void **state)
 	assert_int_equal(open_descriptors(), before + 2);
 }
 
+static void device_reset_again_and_again_beside_a_busy_thread_is_clean(void **state)
+{
+	struct rig *r = *state;
+	const uint64_t before = r->d.next;
+	unsigned descriptors = open_descriptors();
+
+	assert_int_equal(iothread_start(&r->d.io, NULL), 0);
+	iothread_release(&r->d.io);
+	for (int i = 0; i < 100; i++) {
+		int fd[4];
+
+		for (int k = 0; k < 4; k++) {
+			fd[k] = dial(r);
+			(void)!send(fd[k], "CONNECT 5\nbytes", 15, MSG_NOSIGNAL);
+		}
+		driver_set(&r->d, VIRTIO_MMIO_STATUS, 0);
+		r->d.next = before;
+		driver_start(&r->d, ALL_FEATURES);
+		for (unsigned k = 0; k < RX_BUFS; k++)
+			offer_rx(r, driver_alloc(&r->d, RX_SIZE));
+		driver_kick(&r->d, RX);
+		for (int k = 0; k < 4; k++)
+			close(fd[k]);
+	}
+	driver_set(&r->d, VIRTIO_MMIO_STATUS, 0);
+	iothread_hold(&r->d.io);
+	driver_run(&r->d);
+	assert_int_equal(open_descriptors(), descriptors);
+}
+
 static void memory_that_cannot_be_had_loses_and_doubles_nothing(void **state)
 {
 	struct rig *r = *state;
@@ -1102,6 +1132,7 @@ static void garbage_for_state_is_refused(void **state)
 static void socket_path_is_private_and_removed(void **state)
 {
 	struct rig *r = *state;
+	const struct vdev_host host = r->d.v->dev.host;
 	struct unix_listener l;
 	struct stat st;
 
@@ -1114,8 +1145,9 @@ static void socket_path_is_private_and_removed(void **state)
 	assert_int_equal(stat(r->path, &st), 0);
 	unix_listener_close(&l);
 	assert_int_equal(stat(r->path, &st), -1);
+	/* For drop(), which closes one. */
 	assert_int_equal(virtio_open(&r->config, DRIVER_ADDRESS, DRIVER_IRQ, &r->d.ram, &r->d.io,
-				     &r->d.v->dev.host, &r->d.v, NULL),
+				     &host, &r->d.v, NULL),
 			 0);
 }
 
@@ -1256,6 +1288,7 @@ int main(void)
 		ON_RIG(host_end_of_sending_then_close_are_told_apart),
 		ON_RIG(host_that_closes_loses_nothing_it_sent),
 		ON_RIG(device_reset_ends_all_connections),
+		ON_RIG(device_reset_again_and_again_beside_a_busy_thread_is_clean),
 		ON_RIG(memory_that_cannot_be_had_loses_and_doubles_nothing),
 		ON_RIG(restored_guest_is_told_and_finds_its_new_cid),
 		ON_RIG(reset_event_waits_for_a_buffer_and_is_saved),
