@@ -50,6 +50,12 @@ int cli_publish(struct cli *cli, struct err *e);
 /* The row as in `list --json`; a new reference, NULL without memory. */
 json_t *cli_row_json(const struct cat_row *row);
 
+/*
+ * The number; a new reference. JSON's integers are signed here: what a hostile
+ * manifest claims beyond them is a real, and not negative.
+ */
+json_t *cli_number(uint64_t v);
+
 /* The text cleaned for terminals and JSON (text.h); a new reference. */
 json_t *cli_string(const char *text);
 

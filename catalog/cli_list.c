@@ -24,6 +24,11 @@ static bool is_known(const uint8_t id[UUID_SIZE])
 	return memcmp(id, none, UUID_SIZE) != 0;
 }
 
+json_t *cli_number(uint64_t v)
+{
+	return v <= INT64_MAX ? json_integer((json_int_t)v) : json_real((double)v);
+}
+
 json_t *cli_row_json(const struct cat_row *row)
 {
 	char id[UUID_TEXT_MAX], parent[UUID_TEXT_MAX], created[TEXT_TIME_MAX],
@@ -35,14 +40,14 @@ json_t *cli_row_json(const struct cat_row *row)
 	text_format_time(row->created_seconds, row->created_nanos, created);
 	text_format_time(row->verified_at, 0, verified);
 	return json_pack(
-		"{s:s, s:s?, s:s?, s:s, s:I, s:I, s:s?, s:s?, s:I, s:I, s:I, s:[], s:s, "
+		"{s:s, s:s?, s:s?, s:s, s:o, s:I, s:s?, s:s?, s:I, s:o, s:o, s:[], s:s, "
 		"s:s?, s:s?}",
 		"name", row->name, "id", known ? id : NULL, "created_at", known ? created : NULL,
-		"architecture", row->architecture, "memory_bytes", (json_int_t)row->memory_bytes,
+		"architecture", row->architecture, "memory_bytes", cli_number(row->memory_bytes),
 		"vcpus", (json_int_t)row->vcpus, "parent", row->has_parent ? parent : NULL,
 		"parent_name", *row->parent_name ? row->parent_name : NULL, "layers",
-		(json_int_t)row->layers, "stored_bytes", (json_int_t)row->stored_bytes,
-		"unique_bytes", (json_int_t)row->unique_bytes, "tags", "status",
+		(json_int_t)row->layers, "stored_bytes", cli_number(row->stored_bytes),
+		"unique_bytes", cli_number(row->unique_bytes), "tags", "status",
 		cat_status_word(row->status), "problem", *row->problem ? row->problem : NULL,
 		"verified_at", row->verified_at ? verified : NULL);
 }
@@ -130,7 +135,7 @@ static void add_manifest(struct cli *cli, const struct cat_row *row, json_t *obj
 	json_object_set_new(object, "format_version", json_integer(m->version));
 	json_object_set_new(object, "name_at_creation", cli_string(m->name_at_creation));
 	json_object_set_new(object, "creator", cli_string(m->creator));
-	json_object_set_new(object, "state_bytes", json_integer((json_int_t)m->state_size));
+	json_object_set_new(object, "state_bytes", cli_number(m->state_size));
 	json_object_set_new(object, "memory_digest",
 			    json_string(text_format_hex(m->memory_digest.data, DIGEST_SIZE, hex)));
 	json_object_set_new(object, "state_digest",
@@ -165,6 +170,8 @@ static void print_member(const char *key, const json_t *value)
 		       text_format_size((uint64_t)json_integer_value(value), size));
 	else if (json_is_integer(value))
 		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_real(value))
+		printf("%.0f", json_real_value(value));
 	else if (json_is_string(value))
 		printf("%s", json_string_value(value));
 	else if (json_array_size(value) == 0)

@@ -8,7 +8,7 @@
 
 #define INFLATE	  0
 #define DEFLATE	  1
-#define REPORT_61 2 /* as Linux before 6.11 counts its queues */
+#define REPORT_61 2 /* by a driver that counts only the queues it uses */
 #define REPORT	  4
 #define TARGET	  0 /* offsets in the configuration space */
 #define ACTUAL	  4

@@ -8,8 +8,9 @@
  *	queue 0		page numbers that the guest gives
  *	queue 1		page numbers that it takes back
  *	queue 2 to 4	ranges that are free: the specification has that at 4, and
- *			Linux before 6.11 numbers only the queues that it uses. No
- *			other queue above 1 is offered, so each of the three is it.
+ *			drivers that count only the queues they use (older Linux)
+ *			have it at 2. No other queue above 1 is offered, so each
+ *			of the three is it.
  *
  * Source: virtio 1.2, 5.5.
  */
