@@ -361,3 +361,36 @@ int cpuid_set(struct vm *vm, struct kvm_cpuid2 *cpuid, struct err *e)
 	}
 	return 0;
 }
+
+/* ---- what KVM shows all the same ---- */
+
+int cpuid_forced(int vcpu_fd, const struct kvm_cpuid2 *given, struct cpu_features *out)
+{
+	auto_free struct kvm_cpuid2 *shown = new_list();
+	struct cpu_features asked;
+	int rc = shown ? kvm_ioctl(vcpu_fd, KVM_GET_CPUID2, shown) : -ENOMEM;
+
+	if (rc < 0)
+		return rc;
+	cpu_features_of(given, &asked);
+	cpu_features_of(shown, out);
+	for (unsigned w = 0; w < CPU_WORDS; w++)
+		out->word[w] &= ~asked.word[w] & ~cpu_word_places[w].ours;
+	return 0;
+}
+
+int cpuid_probe_forced(const struct kvm_host *host, struct kvm_cpuid2 *given,
+		       struct cpu_features *out)
+{
+	auto_fd int vm = kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
+	auto_fd int vcpu = vm < 0 ? vm : kvm_ioctl(vm, KVM_CREATE_VCPU, NULL);
+	int rc = vcpu < 0 ? vcpu : kvm_ioctl(vcpu, KVM_SET_CPUID2, given);
+
+	return rc < 0 ? rc : cpuid_forced(vcpu, given, out);
+}
+
+void cpuid_add(struct kvm_cpuid2 *cpuid, const struct cpu_features *f)
+{
+	for (unsigned w = 0; w < CPU_WORDS; w++)
+		change_word(cpuid, (enum cpu_word)w, UINT32_MAX, f->word[w]);
+}

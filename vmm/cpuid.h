@@ -47,6 +47,19 @@ struct kvm_cpuid2 *cpuid_from_entries(CpuidEntry *const *entries, size_t n);
 /* Gives every vCPU the list, each with its own id in it. 0 or a negative errno. */
 int cpuid_set(struct vm *vm, struct kvm_cpuid2 *cpuid, struct err *e);
 
+/*
+ * The features that a vCPU shows beyond the list that it was given: a KVM that
+ * cannot trap CPUID (PVM) shows the hardware's. 0 or a negative errno.
+ */
+int cpuid_forced(int vcpu_fd, const struct kvm_cpuid2 *given, struct cpu_features *out);
+
+/* As above, of a vCPU made to look, for nothing else. */
+int cpuid_probe_forced(const struct kvm_host *host, struct kvm_cpuid2 *given,
+		       struct cpu_features *out);
+
+/* Adds features to the leaves that a list has. */
+void cpuid_add(struct kvm_cpuid2 *cpuid, const struct cpu_features *f);
+
 /* The entry of a leaf, NULL: there is none. */
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid2 *cpuid, uint32_t function, uint32_t index);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "cpuid.h"
 #include "demo_guest.h"
 #include "virtio/pmem.h"
@@ -477,6 +478,19 @@ static unsigned list_windows(const struct machine *m, struct acpi_window *window
 	return m->nvirtio;
 }
 
+/* A profile that KVM does not keep to is no promise for a fleet: that is said. */
+static void check_profile(const struct machine *m, const struct vm *vm)
+{
+	struct cpu_features more;
+	char names[256];
+
+	if (!m->cpu_profile || !cpu_profile_find(m->cpu_profile) ||
+	    cpuid_forced(vm->vcpu[0].fd, m->cpuid, &more) < 0 || !cpu_features_any(&more))
+		return;
+	log_warn("--cpu %s: this host's KVM shows the guest more than that: %s", m->cpu_profile,
+		 cpu_feature_names(&more, names, sizeof(names)));
+}
+
 int machine_boot(struct machine *m, struct err *e)
 {
 	struct acpi_window windows[MACHINE_VIRTIO_MAX];
@@ -494,6 +508,8 @@ int machine_boot(struct machine *m, struct err *e)
 	if (rc == 0)
 		rc = cpuid_set(&fresh, m->cpuid, e);
 	timing_mark(m->timing, "state");
+	if (rc == 0)
+		check_profile(m, &fresh);
 	if (rc == 0)
 		rc = boot_load(&m->boot, &m->ram, &fresh, &acpi, e);
 	if (rc == 0)

@@ -139,11 +139,11 @@ static void drop_components(struct cpu_features *f)
 		*f = others;
 }
 
-static int check_features(const struct preflight_host *h, const struct wanted *w, struct err *e)
+/* What is asked for and not offered: because the host has it not, or because it is not saved. */
+static void find_missing(const struct preflight_host *h, const struct wanted *w,
+			 struct cpu_features *lacking, struct cpu_features *unsaved)
 {
-	struct cpu_features supported, offered, lacking, unsaved;
-	char names[NAMES_MAX];
-	int rc = 0;
+	struct cpu_features supported, offered;
 
 	cpu_features_of(h->supported, &supported);
 	cpu_features_of(h->offered, &offered);
@@ -151,11 +151,44 @@ static int check_features(const struct preflight_host *h, const struct wanted *w
 		const uint32_t missing =
 			w->features.word[i] & ~offered.word[i] & ~cpu_word_places[i].ours;
 
-		lacking.word[i] = missing & ~supported.word[i];
-		unsaved.word[i] = missing & supported.word[i];
+		lacking->word[i] = missing & ~supported.word[i];
+		unsaved->word[i] = missing & supported.word[i];
 	}
-	drop_components(&lacking);
-	drop_components(&unsaved);
+	drop_components(lacking);
+	drop_components(unsaved);
+}
+
+bool preflight_wants_probe(const struct preflight_host *h, const SnapshotManifest *m,
+			   const VmState *s)
+{
+	struct cpu_features lacking, unsaved;
+	struct wanted w;
+
+	if (want_all(h, m, s, &w) < 0)
+		return false;
+	find_missing(h, &w, &lacking, &unsaved);
+	return cpu_features_any(&lacking) || cpu_features_any(&unsaved);
+}
+
+int preflight_probe(const struct kvm_host *kvm, struct preflight_host *h, struct err *e)
+{
+	struct cpu_features forced;
+	int rc = cpuid_probe_forced(kvm, h->offered, &forced);
+
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot look at what a vCPU shows on this host");
+	cpuid_add(h->supported, &forced);
+	cpuid_add(h->offered, &forced);
+	return 0;
+}
+
+static int check_features(const struct preflight_host *h, const struct wanted *w, struct err *e)
+{
+	struct cpu_features lacking, unsaved;
+	char names[NAMES_MAX];
+	int rc = 0;
+
+	find_missing(h, w, &lacking, &unsaved);
 	if (cpu_features_any(&lacking))
 		rc = err_also(e, EINVAL, "the snapshot uses %s, which this host has not",
 			      cpu_feature_names(&lacking, names, sizeof(names)));

@@ -24,6 +24,16 @@ int preflight_ask(struct kvm_host *kvm, struct preflight_host *h, struct err *e)
 void preflight_forget(struct preflight_host *h);
 
 /*
+ * Whether the snapshot's CPU has features that KVM does not say it supports. Then
+ * preflight_probe() finds those that its vCPUs show all the same, as on a KVM that
+ * cannot trap CPUID, and adds them to what the host has; it takes a VM and some
+ * hundred microseconds, so it is asked for only then.
+ */
+bool preflight_wants_probe(const struct preflight_host *h, const SnapshotManifest *m,
+			   const VmState *s);
+int preflight_probe(const struct kvm_host *kvm, struct preflight_host *h, struct err *e);
+
+/*
  * Whether the host can run what the manifest (decoded, checked or not) and the
  * state (parsed, its counts in bounds; NULL: not readable) describe: CPU, TSC,
  * MSRs, sizes. MSRs that are left out without harm are logged.

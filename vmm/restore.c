@@ -140,6 +140,8 @@ static int check_host(struct restore *r, const VmState *state, struct err *e)
 
 	if (rc == 0)
 		rc = preflight_ask(&r->kvm, &host, &found);
+	if (rc == 0 && preflight_wants_probe(&host, r->dir.manifest, state))
+		rc = preflight_probe(&r->kvm, &host, &found);
 	if (rc == 0)
 		rc = preflight_check(&host, r->dir.manifest, state, e);
 	else if (e && !*e->text)

@@ -1,20 +1,101 @@
 /*
  * forge MANIFEST FIELD=VALUE...: rewrites fields of a manifest.bin in place, with
  * a digest that is right for it: what a machine of another kind would have saved.
+ * Fields that begin with state_ are of the state.bin beside it.
  *
- * Fields: version, architecture, page_size, memory_size, vcpus, state_size.
+ * Fields: version, architecture, page_size, memory_size, vcpus, state_size,
+ * vendor, tsc_khz, clock (seconds), cpuid=FUNCTION.INDEX.REGISTER.BIT (sets a
+ * bit: cpuid=7.0.ebx.16); state_version, state_kvm_version, state_vcpu_version,
+ * state_device_version (of the last one), state_device_name, state_device_more
+ * (one of this name), state_msr=INDEX:VALUE (of the last vCPU).
  */
+#include <fcntl.h>
+#include <libgen.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/digest.h"
 #include "proto/manifest.h"
+#include "proto/state.h"
 
 static int die(const char *what)
 {
 	fprintf(stderr, "forge: %s\n", what);
 	exit(1);
+}
+
+static bool set_cpuid(SnapshotManifest *m, const char *value)
+{
+	unsigned function, index, bit;
+	char reg[4];
+
+	if (!m->cpu || sscanf(value, "%x.%u.%3[a-z].%u", &function, &index, reg, &bit) != 4)
+		return false;
+	for (size_t i = 0; i < m->cpu->n_cpuid; i++) {
+		CpuidEntry *c = m->cpu->cpuid[i];
+
+		if (c->function != function || c->index != index)
+			continue;
+		*(reg[1] == 'a'	  ? &c->eax
+		  : reg[1] == 'b' ? &c->ebx
+		  : reg[1] == 'c' ? &c->ecx
+				  : &c->edx) |= 1U << bit;
+		return true;
+	}
+	return false;
+}
+
+static bool set_msr(VcpuState *v, const char *value)
+{
+	Msr *m = malloc(sizeof(*m));
+
+	if (!m)
+		return false;
+	msr__init(m);
+	v->msr = realloc(v->msr, (v->n_msr + 1) * sizeof(*v->msr));
+	if (!v->msr || sscanf(value, "%x:%lx", &m->index, &m->data) != 2)
+		return false;
+	v->msr[v->n_msr++] = m;
+	return true;
+}
+
+static bool add_device(VmState *s, char *name)
+{
+	DeviceState *d = malloc(sizeof(*d));
+
+	s->device = realloc(s->device, (s->n_device + 1) * sizeof(*s->device));
+	if (!d || !s->device)
+		return false;
+	device_state__init(d);
+	d->name = name;
+	d->version = 1;
+	s->device[s->n_device++] = d;
+	return true;
+}
+
+static bool set_state(VmState *s, const char *field, char *value)
+{
+	const uint32_t number = (uint32_t)strtoul(value, NULL, 0);
+
+	if (strcmp(field, "state_version") == 0)
+		s->version = number;
+	else if (strcmp(field, "state_kvm_version") == 0)
+		s->kvm->version = number;
+	else if (strcmp(field, "state_vcpu_version") == 0)
+		s->vcpu[s->n_vcpu - 1]->version = number;
+	else if (strcmp(field, "state_device_version") == 0)
+		s->device[s->n_device - 1]->version = number;
+	else if (strcmp(field, "state_device_name") == 0)
+		s->device[s->n_device - 1]->name = value;
+	else if (strcmp(field, "state_device_more") == 0)
+		return add_device(s, value);
+	else if (strcmp(field, "state_msr") == 0)
+		return set_msr(s->vcpu[s->n_vcpu - 1], value);
+	else
+		return false;
+	return true;
 }
 
 static bool set(SnapshotManifest *m, const char *field, char *value)
@@ -31,6 +112,14 @@ static bool set(SnapshotManifest *m, const char *field, char *value)
 		m->vp_count = (uint32_t)number;
 	else if (strcmp(field, "state_size") == 0)
 		m->state_size = number;
+	else if (strcmp(field, "tsc_khz") == 0)
+		m->tsc_khz = (uint32_t)number;
+	else if (strcmp(field, "clock") == 0)
+		m->clock->seconds = strtoll(value, NULL, 0);
+	else if (strcmp(field, "vendor") == 0)
+		m->cpu->vendor = value;
+	else if (strcmp(field, "cpuid") == 0)
+		return set_cpuid(m, value);
 	else if (strcmp(field, "architecture") == 0)
 		m->architecture = value;
 	else
@@ -38,36 +127,86 @@ static bool set(SnapshotManifest *m, const char *field, char *value)
 	return true;
 }
 
+static size_t read_all(const char *path, uint8_t *buf, size_t size)
+{
+	FILE *f = fopen(path, "rb");
+	size_t len;
+
+	if (!f)
+		die("cannot open it; usage: forge MANIFEST FIELD=VALUE...");
+	len = fread(buf, 1, size, f);
+	fclose(f);
+	return len;
+}
+
+static void write_all(const char *path, const uint8_t *buf, size_t len)
+{
+	FILE *f;
+
+	remove(path);
+	f = fopen(path, "wb");
+	if (!f || fwrite(buf, len, 1, f) != 1 || fclose(f) != 0)
+		die("cannot write it");
+}
+
+static VmState *read_state(const char *path)
+{
+	uint8_t *in = malloc(STATE_MAX);
+	VmState *s = in ? vm_state__unpack(NULL, read_all(path, in, STATE_MAX), in) : NULL;
+
+	if (!s)
+		die("that is no state");
+	return s;
+}
+
+static void write_state(const char *path, const VmState *s, SnapshotManifest *m)
+{
+	static uint8_t digest[DIGEST_SIZE];
+	uint8_t *out;
+	size_t len;
+
+	if (proto_state_encode(s, &out, &len, NULL) < 0 || digest_verity(out, len, digest) < 0)
+		die("cannot encode the state");
+	write_all(path, out, len);
+	m->state_size = len;
+	m->state_digest = (ProtobufCBinaryData){ sizeof(digest), digest };
+}
+
 int main(int argc, char **argv)
 {
 	static uint8_t in[MANIFEST_MAX];
+	char state_path[4096], folder[4000];
 	SnapshotManifest *m;
+	VmState *state = NULL;
 	uint8_t *out;
 	size_t len;
-	FILE *f = argc > 2 ? fopen(argv[1], "rb") : NULL;
 
-	if (!f)
+	if (argc < 3)
 		die("usage: forge MANIFEST FIELD=VALUE...");
-	len = fread(in, 1, sizeof(in), f);
-	fclose(f);
-	m = snapshot_manifest__unpack(NULL, len, in);
+	snprintf(folder, sizeof(folder), "%s", argv[1]);
+	snprintf(state_path, sizeof(state_path), "%s/state.bin", dirname(folder));
+	m = snapshot_manifest__unpack(NULL, read_all(argv[1], in, sizeof(in)), in);
 	if (!m)
 		die("that is no manifest");
 	for (int i = 2; i < argc; i++) {
 		char *value = strchr(argv[i], '=');
+		const bool of_state = strncmp(argv[i], "state_", 6) == 0 &&
+				      strncmp(argv[i], "state_size=", 11) != 0;
 
 		if (value)
 			*value++ = '\0';
-		if (!value || !set(m, argv[i], value))
+		if (of_state && !state)
+			state = read_state(state_path);
+		if (!value ||
+		    !(of_state ? set_state(state, argv[i], value) : set(m, argv[i], value)))
 			die("no such field");
 	}
+	if (state)
+		write_state(state_path, state, m);
 	if (proto_manifest_encode(m, &out, &len, NULL) < 0)
 		die("cannot encode it");
-	remove(argv[1]);
-	f = fopen(argv[1], "wb");
-	if (!f || fwrite(out, len, 1, f) != 1 || fclose(f) != 0)
-		die("cannot write it");
-	/* The process ends: what the message shares with argv makes it impossible to free. */
+	write_all(argv[1], out, len);
+	/* The process ends: what the messages share with argv makes it impossible to free. */
 	free(out);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* vmm's command line: what it takes, and one sentence for each thing that it does not. */
 #include "unit.h"
 
+#include "vmm/clock.h"
 #include "vmm/options.h"
 #include "vmm/ram.h"
 
@@ -65,6 +66,30 @@ static void parse_restore_needs_and_invents_no_memory(void **state)
 	assert_int_equal(p.o.memory, 1ULL << 30);
 	assert_int_equal(p.o.processors, 1);
 	assert_true(p.o.check && p.o.paused && p.o.trust_memory);
+}
+
+static void parse_cpu_and_clock(void **state)
+{
+	struct parsed p;
+
+	(void)state;
+	assert_taken(&p, "--kernel k");
+	assert_null(p.o.cpu);
+	assert_taken(&p, "--kernel k --cpu host");
+	assert_taken(&p, "--kernel k --cpu x86-64-v3");
+	assert_string_equal(p.o.cpu, "x86-64-v3");
+	assert_taken(&p, "--restore-snapshot d --clock advance");
+	assert_int_equal(p.o.clock, CLOCK_MODE_ADVANCE);
+	assert_taken(&p, "--restore-snapshot d --clock freeze");
+	assert_int_equal(p.o.clock, CLOCK_MODE_FREEZE);
+	parse(&p, "--kernel k --cpu 486");
+	assert_int_equal(p.rc, -EINVAL);
+	assert_says(&p.e, "there are host, x86-64-v1, x86-64-v2, x86-64-v3, x86-64-v4");
+	assert_int_equal(p.e.status, STATUS_USAGE);
+	parse(&p, "--restore-snapshot d --cpu host");
+	assert_says(&p.e, "exclude each other");
+	parse(&p, "--kernel k --clock advance");
+	assert_says(&p.e, "--clock advance goes with --restore-snapshot");
 }
 
 static void parse_everything_for_a_boot_is_taken(void **state)
@@ -231,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse_defaults_are_512_mib_and_stdio),
 		cmocka_unit_test(parse_restore_needs_and_invents_no_memory),
+		cmocka_unit_test(parse_cpu_and_clock),
 		cmocka_unit_test(parse_everything_for_a_boot_is_taken),
 		cmocka_unit_test(parse_version_and_check_host_stand_alone),
 		cmocka_unit_test(parse_each_conflict_is_one_sentence),
