@@ -301,7 +301,7 @@ static int serve(struct program *p, struct err *e)
 /* Before there is any thread but this one, which all others get it from. */
 static int confine(struct program *p, struct err *e)
 {
-	publisher_set_bounded(&p->publisher);
+	publisher_limit_waits(&p->publisher, PUBLISHER_WAIT_S);
 	if (!p->options.no_sandbox)
 		return sandbox_enter(e);
 	log_warn("--no-sandbox: a guest that breaks out of vmm has all the rights of its user");

@@ -120,9 +120,9 @@ static int make_pair(int pair[2], struct err *e)
 /* A request that is not taken for so long is not waited for any more. */
 static void bound_sends(const struct publisher *p)
 {
-	const struct timeval limit = { .tv_sec = PUBLISHER_WAIT_S };
+	const struct timeval limit = { .tv_sec = p->wait_s };
 
-	if (p->bounded && p->sock >= 0)
+	if (p->wait_s && p->sock >= 0)
 		setsockopt(p->sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 }
 
@@ -171,9 +171,9 @@ int publisher_start(struct publisher *p, const char *store, struct err *e)
 	return 0;
 }
 
-void publisher_set_bounded(struct publisher *p)
+void publisher_limit_waits(struct publisher *p, unsigned seconds)
 {
-	p->bounded = true;
+	p->wait_s = seconds;
 	bound_sends(p);
 }
 
@@ -260,9 +260,9 @@ static int stuck(struct publisher *p, struct err *e)
 {
 	drop(p);
 	return err_env(e, ETIMEDOUT,
-		       "the publisher (snapctl publish) has not answered for %d seconds: is the "
+		       "the publisher (snapctl publish) has not answered for %u seconds: is the "
 		       "store's disk there? It is given up; the next save has another one",
-		       PUBLISHER_WAIT_S);
+		       p->wait_s);
 }
 
 static int send_request(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds,
@@ -284,7 +284,7 @@ static bool answers(const struct publisher *p)
 	int rc;
 
 	do
-		rc = poll(&in, 1, p->bounded ? PUBLISHER_WAIT_S * 1000 : -1);
+		rc = poll(&in, 1, p->wait_s ? (int)p->wait_s * 1000 : -1);
 	while (rc < 0 && errno == EINTR);
 	return rc != 0;
 }

@@ -29,7 +29,7 @@ struct publisher {
 	int sock; /* owned, -1: it has gone */
 	bool has_spare;
 	int spare;	     /* owned: where the spare waits */
-	bool bounded;	     /* the machine runs: it is not waited for without end */
+	unsigned wait_s;     /* so long it is waited for, 0: without end */
 	unsigned generation; /* counts them: another one has another socket */
 };
 
@@ -41,8 +41,12 @@ struct publisher {
 int publisher_start(struct publisher *p, const char *store, struct err *e);
 void publisher_stop(struct publisher *p);
 
-/* From now on a machine waits for what is asked of it: within PUBLISHER_WAIT_S. */
-void publisher_set_bounded(struct publisher *p);
+/*
+ * From now on a request that is not taken, or not answered where the answer is
+ * waited for, within `seconds` is a failure (-ETIMEDOUT): a machine runs, whose
+ * main thread must not stand still for a disk that does.
+ */
+void publisher_limit_waits(struct publisher *p, unsigned seconds);
 #define PUBLISHER_WAIT_S 10
 
 /* 0 where there is one, or another could be had; else words, and a negative errno. */

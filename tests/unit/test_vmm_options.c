@@ -52,6 +52,25 @@ static void parse_defaults_are_512_mib_and_stdio(void **state)
 		     p.o.no_reserve);
 }
 
+/* Said before a snapshot is verified or anything opened. */
+static void parse_serial_that_is_no_place_is_refused(void **state)
+{
+	static const char *const bad[] = { "telnet", "file", "file=", "", "stdio2", "nonesuch" };
+	struct options o;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		char serial[16];
+		char *argv[] = { "vmm", "--restore-snapshot", "dir", "--serial", serial, NULL };
+		struct err e = { 0 };
+
+		snprintf(serial, sizeof(serial), "%s", bad[i]);
+		assert_int_equal(options_parse(&o, 5, argv, &e), -EINVAL);
+		assert_says(&e, "--serial takes");
+		assert_int_equal(e.status, STATUS_USAGE);
+	}
+}
+
 static void parse_restore_needs_and_invents_no_memory(void **state)
 {
 	struct parsed p;
@@ -255,6 +274,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse_defaults_are_512_mib_and_stdio),
+		cmocka_unit_test(parse_serial_that_is_no_place_is_refused),
 		cmocka_unit_test(parse_restore_needs_and_invents_no_memory),
 		cmocka_unit_test(parse_cpu_and_clock),
 		cmocka_unit_test(parse_everything_for_a_boot_is_taken),
