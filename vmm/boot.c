@@ -10,6 +10,7 @@
  *	0x09000	page tables: PML4, PDPT, four page directories of 2 MiB pages
  *	0x20000	command line
  *	0xe0000	ACPI tables
+ *	0xffff0	reset vector
  *
  * Source: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
  */
@@ -30,6 +31,7 @@
 #include "acpi.h"
 #include "bzimage.h"
 #include "demo_guest.h"
+#include "power.h"
 
 #define GDT_AT	      0x500
 #define BOOT_PARAMS   0x7000
@@ -37,6 +39,7 @@
 #define PAGE_TABLES   0x9000
 #define CMDLINE_AT    0x20000
 #define EBDA_START    0x9fc00
+#define RESET_VECTOR  0xffff0
 #define HIGH_MEMORY   0x100000
 #define FILE_MAX      (1ULL << 30)
 #define LOADER_OTHER  0xff /* type_of_loader: no assigned number */
@@ -256,6 +259,21 @@ static int read_boot_file(struct boot_file *f, uint8_t **buf, size_t *len, struc
 	return 0;
 }
 
+/*
+ * The one piece of a BIOS that is missed: on reduced hardware Linux resets by
+ * EFI, and without EFI not by ACPI's reset register but by a jump to f000:fff0.
+ *
+ *	mov dx, port; mov al, value; out dx, al; again: hlt; jmp again
+ */
+static int write_reset_vector(struct ram *ram)
+{
+	enum { PORT = POWER_PORT + POWER_RESET };
+	static const uint8_t code[] = { 0xba, PORT & 0xff, PORT >> 8, 0xb0, POWER_RESET_VALUE,
+					0xee, 0xf4,	   0xeb,      0xfd };
+
+	return ram_write(ram, RESET_VECTOR, code, sizeof(code));
+}
+
 static void add_e820(struct boot_params *p, uint64_t from, uint64_t to, uint32_t type)
 {
 	p->e820_table[p->e820_entries++] =
@@ -266,6 +284,7 @@ static void describe_ram(struct boot_params *p, const struct ram *ram)
 {
 	add_e820(p, 0, EBDA_START, E820_RAM);
 	add_e820(p, ACPI_AT, ACPI_AT + ACPI_ROOM, E820_RESERVED);
+	add_e820(p, RESET_VECTOR & ~(RAM_PAGE - 1), HIGH_MEMORY, E820_RESERVED);
 	add_e820(p, HIGH_MEMORY, ram->region[0].size, E820_RAM);
 	if (ram->nregions > 1)
 		add_e820(p, ram->region[1].guest_address,
@@ -325,12 +344,7 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 	params.hdr.ramdisk_size = (uint32_t)f->initrd_size;
 	params.hdr.cmd_line_ptr = CMDLINE_AT;
 	describe_ram(&params, ram);
-	/*
-	 * One vCPU needs no tables, and a Linux that has them does not get as far as
-	 * its reset; several are found by them alone.
-	 */
-	if (vm->nvcpus > 1 || acpi->nwindows)
-		params.acpi_rsdp_addr = ACPI_AT;
+	params.acpi_rsdp_addr = ACPI_AT;
 
 	rc = ram_write(ram, z.load_address, f->kernel + z.kernel_offset, z.kernel_size);
 	if (rc == 0 && f->initrd_size)
@@ -339,8 +353,10 @@ static int load_linux_files(struct boot *b, const struct linux_files *f, struct 
 		rc = ram_write(ram, CMDLINE_AT, b->cmdline, strlen(b->cmdline) + 1);
 	if (rc == 0)
 		rc = ram_write(ram, BOOT_PARAMS, &params, sizeof(params));
-	if (rc == 0 && vm->nvcpus > 1)
+	if (rc == 0)
 		rc = acpi_write_tables(ram, acpi);
+	if (rc == 0)
+		rc = write_reset_vector(ram);
 	if (rc == 0)
 		rc = enter(ram, vm, z.load_address + 0x200, BOOT_PARAMS);
 	return rc < 0 ? err_sys(e, -rc, "cannot load the kernel into RAM") : 0;

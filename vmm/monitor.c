@@ -60,7 +60,7 @@ static json_t *run_resume(struct monitor *mon)
 
 static json_t *run_shutdown(struct monitor *mon)
 {
-	if (mon->machine->boot.kind != BOOT_KIND__BOOT_LINUX || mon->machine->ncpus < 2)
+	if (mon->machine->boot.kind != BOOT_KIND__BOOT_LINUX)
 		return failed("this guest knows no power button: end it with quit");
 	power_press_button(&mon->machine->power);
 	return done();
