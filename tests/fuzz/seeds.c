@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "proto/publish.h"
 #include "samples.h"
+#include "vmm/virtio/overlay.h"
 
 static int root = -1;
 
@@ -234,6 +235,33 @@ static void texts(void)
 	}
 }
 
+/* An overlay of ten blocks, and of more blocks than a page of map has. */
+static void overlays(void)
+{
+	struct overlay_header h;
+	uint8_t buf[OVERLAY_HEADER + 4100] = { 0 };
+
+	if (overlay_layout(10 * OVERLAY_BLOCK - 512, &h) < 0)
+		return;
+	memset(h.id, 7, sizeof(h.id));
+	if (overlay_encode_header(&h, buf) < 0)
+		return;
+	put("fuzz_overlay", "empty", buf, OVERLAY_HEADER);
+	memcpy(buf + OVERLAY_HEADER, "\x19\x95\x06", 3);
+	put("fuzz_overlay", "small", buf, OVERLAY_HEADER + 3);
+	memcpy(buf + OVERLAY_HEADER, "\x03\x95\x46", 3);
+	put("fuzz_overlay", "bad_map", buf, OVERLAY_HEADER + 3);
+	put("fuzz_overlay", "cut", buf, 100);
+	if (overlay_layout(16400 * OVERLAY_BLOCK, &h) < 0)
+		return;
+	memset(h.id, 8, sizeof(h.id));
+	memset(h.below, 9, sizeof(h.below)); /* odd: the target makes the digest right */
+	if (overlay_encode_header(&h, buf) < 0)
+		return;
+	memset(buf + OVERLAY_HEADER, 0x96, 4100);
+	put("fuzz_overlay", "large", buf, sizeof(buf));
+}
+
 int main(int argc, char **argv)
 {
 	root = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -247,6 +275,7 @@ int main(int argc, char **argv)
 	kernels();
 	devices();
 	texts();
+	overlays();
 	close(root);
 	return 0;
 }
