@@ -154,7 +154,7 @@ static void golden_loads_where_preflight_says_so(void **state)
 		skip();
 	}
 	assert_int_equal(ram_map_memfd(&ram, r->m->memory_size_bytes, NULL), 0);
-	assert_int_equal(vm_create(&vm, &kvm, &ram, VCPUS, NULL), 0);
+	assert_int_equal(vm_create(&vm, &kvm, (const struct ram *[]){ &ram }, 1, VCPUS, NULL), 0);
 	if (vm_load(&vm, r->s, &e) < 0)
 		fail_msg("%s", e.text);
 	vm_destroy(&vm);
