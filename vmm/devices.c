@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "unix_socket.h"
 
 #define MAC_SIZE 6
 
@@ -452,6 +453,66 @@ int devices_override(Machine *machine, const struct options *o, struct err *e)
 
 		rc = rc < 0 ? rc : rc2;
 	}
+	return rc;
+}
+
+/* ---- the host's side ---- */
+
+static int check_tap(const Device *d, struct err *e)
+{
+	if (if_nametoindex(d->tap))
+		return 0;
+	return err_also(
+		e, EINVAL,
+		"%s: there is no interface %s: make it (ip tuntap add %s mode tap), or give "
+		"another by --net tap=NAME",
+		d->name, d->tap, d->tap);
+}
+
+/* A socket can be made at the path: its folder is there, and nobody listens. */
+static int check_socket(const Device *d, struct err *e)
+{
+	auto_free char *folder = strdup(d->path);
+	char *slash = folder ? strrchr(folder, '/') : NULL;
+	const char *option = d->kind + strlen("virtio-");
+	auto_fd int fd = -1;
+
+	if (strlen(d->path) > UNIX_PATH_MAX)
+		return err_also(e, EINVAL, "%s: the path %s is longer than %zu bytes", d->name,
+				d->path, UNIX_PATH_MAX);
+	if (slash)
+		slash[slash == folder] = '\0';
+	if (slash && access(folder, W_OK | X_OK) < 0)
+		return err_also(e, EINVAL,
+				"%s: no socket can be made in %s: %s; give another by --%s path=",
+				d->name, folder, strerror(errno), option);
+	fd = unix_connect(d->path);
+	if (fd >= 0 || fd == -EAGAIN)
+		return err_also(
+			e, EINVAL,
+			"%s: another program listens at %s; give another path by --%s path=",
+			d->name, d->path, option);
+	return 0;
+}
+
+static const struct {
+	const char *kind;
+	int (*check)(const Device *d, struct err *e);
+} host_checks[] = {
+	{ "virtio-net", check_tap },
+	{ "virtio-vsock", check_socket },
+	{ "virtio-console", check_socket },
+};
+
+int devices_check_host(const Machine *machine, struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < machine->n_device; i++)
+		for (size_t k = 0; k < sizeof(host_checks) / sizeof(host_checks[0]); k++)
+			if (strcmp(machine->device[i]->kind, host_checks[k].kind) == 0 &&
+			    host_checks[k].check(machine->device[i], e) < 0)
+				rc = -EINVAL;
 	return rc;
 }
 

@@ -32,5 +32,11 @@ int devices_from_options(const struct options *o, Machine **out, struct err *e);
  */
 int devices_override(Machine *machine, const struct options *o, struct err *e);
 
+/*
+ * Whether the host has what network cards, sockets and consoles are to be given.
+ * Looks, and touches nothing. 0 or -EINVAL with a sentence for each that is not.
+ */
+int devices_check_host(const Machine *machine, struct err *e);
+
 /* True where `d` is one of the kinds that the options know: a virtio device. */
 bool devices_is_virtio(const Device *d);

@@ -88,7 +88,8 @@ bool machine_kind_version(const char *kind, uint32_t *version)
 			*version = vdev_table[i].ops->version;
 			return true;
 		}
-	return false;
+	*version = virtio_mmio_ops.version;
+	return virtio_find_kind(kind) != NULL;
 }
 
 static void set_irq(void *arg, uint32_t irq, bool level)
@@ -298,14 +299,15 @@ void machine_destroy(struct machine *m)
 	for (unsigned i = 0; i < m->nio; i++)
 		iothread_hold(&m->io[i]);
 	chardev_flush(&m->console);
+	/* The vm first: pmem devices own what its slots show. */
+	if (m->vm.fd >= 0)
+		vm_destroy(&m->vm);
 	for (unsigned i = 0; i < m->nvirtio; i++)
 		virtio_close(m->virtio[i]);
 	for (unsigned i = 0; i < m->nio; i++)
 		iothread_destroy(&m->io[i]);
 	if (m->config)
 		machine__free_unpacked(m->config, NULL);
-	if (m->vm.fd >= 0)
-		vm_destroy(&m->vm);
 	ram_unmap(&m->ram);
 	boot_free(&m->boot);
 	if (m->event_fd >= 0)

@@ -17,6 +17,7 @@
 #include "chardev.h"
 #include "i8042.h"
 #include "iothread.h"
+#include "options.h"
 #include "power.h"
 #include "ram.h"
 #include "rtc.h"
@@ -82,6 +83,7 @@ struct machine {
 	Machine *config;       /* of the virtio devices, in their order; owned */
 	struct virtio *virtio[MACHINE_VIRTIO_MAX];
 	unsigned nvirtio;
+	enum disk_policy disk_policy;
 	struct iothread
 		io[1 + MACHINE_VIRTIO_MAX]; /* the shared one, then those of devices that block */
 	unsigned nio;

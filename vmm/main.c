@@ -89,6 +89,7 @@ static int init_machine(struct program *p, unsigned ncpus, struct err *e)
 	p->has_machine = true;
 	output = machine_init(&p->machine, ncpus, output, e);
 	p->machine.timing = &p->timing;
+	p->machine.disk_policy = (enum disk_policy)p->options.disk_policy;
 	timing_mark(&p->timing, "kvm");
 	return output;
 }
@@ -153,6 +154,7 @@ static int restore(struct program *p, struct err *e)
 		.processors = p->options.processors,
 		.trust_memory = p->options.trust_memory,
 		.clock = (enum clock_mode)p->options.clock,
+		.devices = &p->options,
 	};
 	struct restore r;
 	int rc = restore_preflight(&r, &o, &p->publisher, e);

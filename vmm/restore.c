@@ -12,6 +12,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "devices.h"
+#include "disks.h"
 #include "preflight.h"
 
 /*
@@ -152,6 +154,44 @@ static int check_host(struct restore *r, const VmState *state, struct err *e)
 	return rc;
 }
 
+/* The virtio devices of the snapshot, as the command line would have them. */
+static int configure(struct restore *r, struct err *e)
+{
+	const Machine *was = r->dir.manifest->machine;
+	const size_t n = was ? machine__get_packed_size(was) : 0;
+	auto_free uint8_t *buf = malloc(n ? n : 1);
+	size_t kept = 0;
+
+	if (buf && was)
+		r->config = machine__unpack(NULL, machine__pack(was, buf), buf);
+	else if (buf)
+		r->config = machine__unpack(NULL, 0, buf);
+	if (!r->config)
+		return err_also(e, ENOMEM, "there is no memory for the machine's devices");
+	for (size_t i = 0; i < r->config->n_device; i++) {
+		Device *d = r->config->device[i];
+
+		if (devices_is_virtio(d))
+			r->config->device[kept++] = d;
+		else
+			device__free_unpacked(d, NULL);
+	}
+	r->config->n_device = kept;
+	return 0;
+}
+
+static int check_devices(struct restore *r, const struct restore_options *o, struct err *e)
+{
+	int rc = configure(r, e);
+
+	if (rc == 0 && o->devices)
+		rc = devices_override(r->config, o->devices, e);
+	if (rc < 0)
+		return rc;
+	rc = devices_check_host(r->config, e);
+	return disks_preflight(r->dir.manifest, r->config, e) < 0 ? -EINVAL : rc;
+}
+
 /* Everything that can be said without reading RAM, in one report. */
 static int check_all(struct restore *r, const struct restore_options *o, struct err *e)
 {
@@ -170,6 +210,8 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	rc = rc < 0 ? rc : rc2;
 	state = check_state(r, e, &rc) ? r->state : NULL;
 	rc2 = preflight_devices(r->dir.manifest, state, e);
+	rc = rc < 0 ? rc : rc2;
+	rc2 = check_devices(r, o, e);
 	rc = rc < 0 ? rc : rc2;
 	rc2 = check_clock(r, o, e);
 	rc = rc < 0 ? rc : rc2;
@@ -238,6 +280,9 @@ void restore_close(struct restore *r)
 	if (r->memory_fd >= 0)
 		close(r->memory_fd);
 	r->memory_fd = -1;
+	if (r->config)
+		machine__free_unpacked(r->config, NULL);
+	r->config = NULL;
 	kvm_host_close(&r->kvm);
 	if (r->dir.dirfd >= 0)
 		proto_snapdir_close(&r->dir);
@@ -272,6 +317,10 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 		rc = ram_map(&m->ram, RAM_PRIVATE, take_fd(&r->memory_fd),
 			     manifest->memory_size_bytes, e);
 	timing_mark(m->timing, "ram");
+	if (rc == 0)
+		rc = machine_add_virtio(m, take_ptr(&r->config), e);
+	if (rc == 0)
+		rc = machine_place_memories(m, e);
 	if (rc == 0)
 		rc = machine_load_state(m, r->state, e);
 	if (rc < 0)

@@ -20,13 +20,15 @@ struct restore_options {
 	uint32_t processors; /* --processors, 0: not given; must match */
 	bool trust_memory;
 	enum clock_mode clock;
+	const struct options *devices; /* what of devices is to be another */
 };
 
 /* A snapshot that passed preflight. */
 struct restore {
 	struct snapdir dir;
-	VmState *state; /* owned */
-	int memory_fd;	/* owned, read-only */
+	VmState *state;	 /* owned */
+	int memory_fd;	 /* owned, read-only */
+	Machine *config; /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
 	char label[256];

@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "disks.h"
 
 /* What is taken while the vCPUs are held. */
 struct taken {
@@ -36,12 +37,20 @@ void save_init(struct save *s, struct machine *m, struct publisher *p)
 	*s = (struct save){ .machine = m, .publisher = p };
 }
 
+static int check_disks(struct save *s, struct err *e)
+{
+	return disks_check_policy(s->machine, e);
+}
+
 int save_start(struct save *s, const char *name, save_done_fn done, void *arg, struct err *e)
 {
 	int rc;
 
 	if (s->phase != SAVE_IDLE)
 		return err_refuse(e, EBUSY, "a save is under way already: wait until it is done");
+	rc = check_disks(s, e);
+	if (rc < 0)
+		return rc;
 	rc = publisher_send_save(s->publisher, name, e);
 	if (rc < 0)
 		return rc;
@@ -98,17 +107,34 @@ static int describe_ram(const struct ram *ram, SnapshotManifest *m)
 	return 0;
 }
 
-static int describe_device(const struct vdev *d, Machine *machine)
+/* A device as it was configured: a copy of its description. */
+static Device *copy_config(const Device *config)
 {
-	Device *out = malloc(sizeof(*out));
+	const size_t n = device__get_packed_size(config);
+	auto_free uint8_t *buf = malloc(n ? n : 1);
 
+	return buf ? device__unpack(NULL, device__pack(config, buf), buf) : NULL;
+}
+
+static int describe_device(struct machine *m, const struct vdev *d, Machine *machine)
+{
+	Device *out;
+
+	for (size_t i = 0; m->config && i < m->config->n_device; i++)
+		if (strcmp(m->config->device[i]->name, d->name) == 0) {
+			out = copy_config(m->config->device[i]);
+			if (out)
+				machine->device[machine->n_device++] = out;
+			return out ? 0 : -ENOMEM;
+		}
+	out = malloc(sizeof(*out));
 	if (!out)
 		return -ENOMEM;
 	device__init(out);
 	machine->device[machine->n_device++] = out;
 	out->name = strdup(d->name);
 	out->kind = strdup(d->kind);
-	out->address = d->size ? d->address : d->port;
+	out->address = d->port;
 	out->interrupt = d->irq;
 	return out->name && out->kind ? 0 : -ENOMEM;
 }
@@ -127,7 +153,7 @@ static int describe_machine(struct machine *machine, SnapshotManifest *m)
 	if (!m->machine->device)
 		return -ENOMEM;
 	for (unsigned i = 0; rc == 0 && i < n; i++)
-		rc = describe_device(devices[i], m->machine);
+		rc = describe_device(machine, devices[i], m->machine);
 	return rc;
 }
 
@@ -184,6 +210,8 @@ static int describe(struct machine *machine, const struct taken *t, SnapshotMani
 	rc = describe_ram(&machine->ram, m);
 	if (rc == 0)
 		rc = describe_machine(machine, m);
+	if (rc == 0)
+		rc = disks_describe(machine, m);
 	if (rc == 0)
 		rc = describe_cpu(t, m);
 	if (rc == 0)
@@ -273,7 +301,19 @@ static int take_held(struct save *s, struct ram *frozen, int out_fd, struct take
 	return ram_write_out(&m->ram, out_fd, e);
 }
 
-/* Holds the vCPUs, takes all, lets them go. */
+/* With the vCPUs running: what devices have under way comes to its end. */
+static int quiesce(struct machine *m, struct err *e)
+{
+	int rc = 0;
+
+	machine_hold_devices(m);
+	for (unsigned i = 0; rc == 0 && i < m->nvirtio; i++)
+		if (m->virtio[i]->ops->quiesce)
+			rc = m->virtio[i]->ops->quiesce(m->virtio[i], e);
+	return rc;
+}
+
+/* Holds devices and vCPUs, takes all, lets them go. */
 static int take(struct save *s, struct taken *t, struct err *e)
 {
 	struct machine *m = s->machine;
@@ -287,11 +327,13 @@ static int take(struct save *s, struct taken *t, struct err *e)
 		rc = out_fd = publisher_get_ram(s->publisher, m->ram.size, NULL, false, e);
 	if (rc < 0)
 		return rc;
+	rc = quiesce(m, e);
 	timing_mark(&s->timing, "quiesce");
 	start = now_ns();
 	machine_hold(m, HOLD_SAVE);
 	timing_mark(&s->timing, "hold");
-	rc = take_held(s, &frozen, out_fd, t, e);
+	if (rc == 0)
+		rc = take_held(s, &frozen, out_fd, t, e);
 	timing_mark(&s->timing, "freeze");
 	machine_release(m, HOLD_SAVE);
 	s->pause_ns = now_ns() - start;
@@ -367,6 +409,7 @@ static int (*const obstacles[])(struct save *s, struct err *e) = {
 	check_idle,
 	check_publisher,
 	check_machine,
+	check_disks,
 };
 
 int save_possible(struct save *s, struct err *e)
