@@ -13,7 +13,7 @@ for size in 0x7fffffffffffffff 0x8000000000000000 0xfffffffffffff000; do
 	[ "$("$BIN/snapctl" list --json |
 		json "[s['memory_bytes'] >= 2**63 - 1 for s in d if s['name'] == 'forged']")" = "[True]" ] ||
 		fail "list --json: $("$BIN/snapctl" list --json)"
-	"$BIN/snapctl" show --json forged | json "d['memory_bytes'] == float($size)" >"$WORK/out"
+	"$BIN/snapctl" show --json forged | json "float(d['memory_bytes']) == float($size)" >"$WORK/out"
 	grep -q True "$WORK/out" || fail "show --json: $("$BIN/snapctl" show --json forged)"
 	"$BIN/snapctl" list >"$WORK/out"
 	"$BIN/snapctl" show forged >>"$WORK/out"
