@@ -678,8 +678,7 @@ int machine_load_state(struct machine *m, const VmState *state, struct err *e)
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < m->nvirtio; i++)
-		if (m->virtio[i]->ops->restored)
-			m->virtio[i]->ops->restored(m->virtio[i]);
+		virtio_restored(m->virtio[i]);
 	/* A reset boots the CPU that the guest knows, not this host's. */
 	m->cpuid = cpuid_from_entries(state->vcpu[0]->cpuid, state->vcpu[0]->n_cpuid);
 	if (!m->cpuid)

@@ -351,7 +351,7 @@ static void blk_close(struct virtio *v)
 static int open_disk(struct blk *b, const Device *config, struct err *e)
 {
 	struct disk_identity id;
-	struct disk *d;
+	struct disk *d = NULL;
 	int rc = disk_probe(config->path, config->overlay, config->read_only, &id, e);
 
 	if (rc == 0)

@@ -394,3 +394,12 @@ int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e)
 	put_binding(v, &old);
 	return err_sys(e, -rc, "cannot connect %s with the virtual machine", v->dev.name);
 }
+
+void virtio_restored(struct virtio *v)
+{
+	if (!v->ops->restored)
+		return;
+	pthread_mutex_lock(&v->lock);
+	v->ops->restored(v);
+	pthread_mutex_unlock(&v->lock);
+}

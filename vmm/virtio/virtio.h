@@ -210,6 +210,9 @@ int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e);
  */
 void virtio_kick_all(struct virtio *v);
 
+/* Every device is loaded: tells the device that it is another VM's now. */
+void virtio_restored(struct virtio *v);
+
 static inline struct virtio *virtio_of(struct vdev *d)
 {
 	return (struct virtio *)d;
