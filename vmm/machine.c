@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "demo_guest.h"
+#include "vmgenid.h"
 
 /* The devices of every machine. A new device is one file and one line here. */
 static const struct {
@@ -243,7 +244,7 @@ void machine_tell_paused(struct machine *m)
 
 int machine_boot(struct machine *m, struct err *e)
 {
-	const struct acpi_config acpi = { .ncpus = m->ncpus };
+	const struct acpi_config acpi = { .ncpus = m->ncpus, .generation = m->generation };
 	struct vm fresh;
 	int rc = vm_create(&fresh, &m->kvm, &m->ram, m->ncpus, e);
 
@@ -264,6 +265,19 @@ int machine_boot(struct machine *m, struct err *e)
 	for (size_t i = 0; i < NDEVICES; i++)
 		device(m, i)->ops->reset(device(m, i));
 	return 0;
+}
+
+int machine_renew_generation(struct machine *m, struct err *e)
+{
+	int rc;
+
+	if (getrandom(m->generation, sizeof(m->generation), 0) != sizeof(m->generation))
+		return err_sys(e, errno, "cannot make a generation ID");
+	/* No other guest has the tables that tell where it is. */
+	if (m->boot.kind != BOOT_KIND__BOOT_LINUX)
+		return 0;
+	rc = vmgenid_renew(&m->ram, &m->power, m->generation);
+	return rc < 0 ? err_sys(e, -rc, "cannot write the generation ID") : 0;
 }
 
 void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, unsigned size)

@@ -195,6 +195,8 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 			     manifest->memory_size_bytes, e);
 	if (rc == 0)
 		rc = machine_load_state(m, r->state, e);
+	if (rc == 0)
+		rc = machine_renew_generation(m, e);
 	if (rc < 0)
 		return rc;
 	memcpy(m->parent, manifest->id.data, UUID_SIZE);
