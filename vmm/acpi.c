@@ -12,6 +12,7 @@
 
 #include "aml.h"
 #include "power.h"
+#include "vmgenid.h"
 
 #define LAPIC_ADDRESS  0xfee00000U
 #define IOAPIC_ADDRESS 0xfec00000U
@@ -75,6 +76,7 @@ struct madt_ioapic {
 } __attribute__((packed));
 
 _Static_assert(sizeof(struct fadt) == 276, "FADT of ACPI 6");
+_Static_assert(ACPI_AT + DSDT_END <= VMGENID_AT, "the generation ID's place");
 _Static_assert(sizeof(struct header) + AML_ROOM <= DSDT_END - DSDT_OFFSET, "the DSDT's room");
 
 #define FADT_8042	       0x0002
@@ -221,14 +223,29 @@ static void add_windows(struct aml *a, const struct acpi_window *windows, unsign
 	}
 }
 
+static void add_event(struct aml *a, uint8_t event, const char *whom)
+{
+	const size_t condition = aml_begin_if_local0(a, event);
+
+	aml_notify(a, whom, 0x80);
+	aml_end(a, condition);
+}
+
 /* The generic event device: its interrupt reads what has happened, and tells whom. */
 static void add_events(struct aml *a)
 {
 	const struct aml_resources taken = { .interrupt = POWER_IRQ };
-	size_t device, method, condition;
+	size_t device, method;
 
 	device = aml_begin_device(a, "PWRB");
 	aml_name_eisa(a, "_HID", "PNP0C0C");
+	aml_end(a, device);
+
+	device = aml_begin_device(a, "VGEN");
+	aml_name_string(a, "_HID", "VMGENCTR");
+	aml_name_string(a, "_CID", "VM_Gen_Counter");
+	aml_name_string(a, "_DDN", "VM_Gen_Counter");
+	aml_name_address(a, "ADDR", VMGENID_AT);
 	aml_end(a, device);
 
 	device = aml_begin_device(a, "GED_");
@@ -237,9 +254,8 @@ static void add_events(struct aml *a)
 	aml_port_register(a, "GEDR", "EVTS", POWER_PORT + POWER_EVENTS);
 	method = aml_begin_method(a, "_EVT", 0x09); /* one argument, serialized */
 	aml_load_local0(a, "EVTS");
-	condition = aml_begin_if_local0(a, POWER_EVENT_BUTTON);
-	aml_notify(a, "PWRB", 0x80);
-	aml_end(a, condition);
+	add_event(a, POWER_EVENT_BUTTON, "PWRB");
+	add_event(a, POWER_EVENT_GENERATION, "VGEN");
 	aml_end(a, method);
 	aml_end(a, device);
 }
@@ -300,5 +316,7 @@ int acpi_write_tables(struct ram *ram, const struct acpi_config *c)
 		rc = write_madt(ram, c->ncpus);
 	if (rc == 0)
 		rc = write_dsdt(ram, c);
+	if (rc == 0)
+		rc = vmgenid_write(ram, c->generation);
 	return rc < 0 ? rc : write_roots(ram);
 }

@@ -4,7 +4,8 @@
  * processors, its interrupt controllers, the devices on ports, and how to power
  * off and reset.
  *
- * They lie at guest address ACPI_AT: RSDP, XSDT, FADT, MADT, DSDT.
+ * They lie at guest address ACPI_AT: RSDP, XSDT, FADT, MADT, DSDT,
+ * and the VM generation ID.
  * Source: ACPI 6.4, chapters 4.1 (hardware-reduced), 5.2 (tables), 20 (AML).
  */
 #pragma once
@@ -28,7 +29,8 @@ struct acpi_window {
 struct acpi_config {
 	unsigned ncpus;
 	const struct acpi_window *windows;
-	unsigned nwindows; /* at most ACPI_WINDOWS_MAX */
+	unsigned nwindows;	   /* at most ACPI_WINDOWS_MAX */
+	const uint8_t *generation; /* VM generation ID (vmgenid.h) */
 };
 
 /* Writes the tables. 0 or a negative errno of ram_write(). */

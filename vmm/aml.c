@@ -187,6 +187,21 @@ void aml_name_package(struct aml *a, const char *name, const uint8_t *values, ui
 	aml_end(a, at);
 }
 
+void aml_name_address(struct aml *a, const char *name, uint64_t address)
+{
+	size_t at;
+
+	begin_name(a, name);
+	put8(a, OP_PACKAGE);
+	at = begin(a);
+	put8(a, 2);
+	put8(a, OP_DWORD);
+	put32(a, (uint32_t)address);
+	put8(a, OP_DWORD);
+	put32(a, (uint32_t)(address >> 32));
+	aml_end(a, at);
+}
+
 static void put_ports(struct aml *a, const struct aml_ports *p)
 {
 	put8(a, RESOURCE_IO);

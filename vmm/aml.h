@@ -34,6 +34,9 @@ void aml_name_eisa(struct aml *a, const char *name, const char *id);
 /* A package of small integers. */
 void aml_name_package(struct aml *a, const char *name, const uint8_t *values, uint8_t n);
 
+/* A package of two integers: the low and the high half of an address. */
+void aml_name_address(struct aml *a, const char *name, uint64_t address);
+
 /* A range of I/O ports. */
 struct aml_ports {
 	uint16_t first;

@@ -15,6 +15,7 @@
 #include "cpuid.h"
 #include "demo_guest.h"
 #include "virtio/pmem.h"
+#include "vmgenid.h"
 
 /* The devices of every machine. A new device is one file and one line here. */
 static const struct {
@@ -496,7 +497,7 @@ static void check_profile(const struct machine *m, const struct vm *vm)
 int machine_boot(struct machine *m, struct err *e)
 {
 	struct acpi_window windows[MACHINE_VIRTIO_MAX];
-	const struct acpi_config acpi = { m->ncpus, windows, list_windows(m, windows) };
+	const struct acpi_config acpi = { m->ncpus, windows, list_windows(m, windows), m->generation };
 	struct vdev *devices[MACHINE_DEVICES_MAX];
 	unsigned n;
 	struct vm fresh;
@@ -531,6 +532,19 @@ int machine_boot(struct machine *m, struct err *e)
 		devices[i]->ops->reset(devices[i]);
 	timing_mark(m->timing, "devices");
 	return 0;
+}
+
+int machine_renew_generation(struct machine *m, struct err *e)
+{
+	int rc;
+
+	if (getrandom(m->generation, sizeof(m->generation), 0) != sizeof(m->generation))
+		return err_sys(e, errno, "cannot make a generation ID");
+	/* No other guest has the tables that tell where it is. */
+	if (m->boot.kind != BOOT_KIND__BOOT_LINUX)
+		return 0;
+	rc = vmgenid_renew(&m->ram, &m->power, m->generation);
+	return rc < 0 ? err_sys(e, -rc, "cannot write the generation ID") : 0;
 }
 
 void machine_port_io(struct machine *m, bool out, uint16_t port, uint8_t *data, unsigned size)

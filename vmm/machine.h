@@ -185,6 +185,12 @@ int machine_boot(struct machine *m, struct err *e);
 int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e);
 int machine_load_state(struct machine *m, const VmState *state, struct err *e);
 
+/*
+ * Gives a restored machine, its state loaded, a VM generation ID of its own, and
+ * tells the guest. vCPUs held. 0 or a negative errno.
+ */
+int machine_renew_generation(struct machine *m, struct err *e);
+
 /* Tells the guest that time has passed unseen (KVM_KVMCLOCK_CTRL). vCPUs held. */
 void machine_tell_paused(struct machine *m);
 

@@ -62,7 +62,7 @@ static json_t *run_shutdown(struct monitor *mon)
 {
 	if (mon->machine->boot.kind != BOOT_KIND__BOOT_LINUX)
 		return failed("this guest knows no power button: end it with quit");
-	power_press_button(&mon->machine->power);
+	power_raise(&mon->machine->power, POWER_EVENT_BUTTON);
 	return done();
 }
 

@@ -16,7 +16,7 @@ static struct power *of(struct vdev *d)
 }
 
 /* An edge for each event: the handler reads and clears all that have come. */
-static void raise_event(struct power *p)
+static void interrupt(struct power *p)
 {
 	p->dev.host.set_irq(p->dev.host.arg, p->dev.irq, true);
 	p->dev.host.set_irq(p->dev.host.arg, p->dev.irq, false);
@@ -79,9 +79,9 @@ static int power_load(struct vdev *d, const uint8_t *buf, size_t len, struct err
 	if (!m)
 		return err_refuse(e, EINVAL, "the saved state of %s cannot be parsed", d->name);
 	pthread_mutex_lock(&p->lock);
-	p->events = m->events & POWER_EVENT_BUTTON;
+	p->events = m->events & (POWER_EVENT_BUTTON | POWER_EVENT_GENERATION);
 	if (p->events)
-		raise_event(p);
+		interrupt(p);
 	pthread_mutex_unlock(&p->lock);
 	power_state__free_unpacked(m, NULL);
 	return 0;
@@ -102,10 +102,10 @@ void power_init(struct power *p)
 	p->events = 0;
 }
 
-void power_press_button(struct power *p)
+void power_raise(struct power *p, uint8_t event)
 {
 	pthread_mutex_lock(&p->lock);
-	p->events |= POWER_EVENT_BUTTON;
-	raise_event(p);
+	p->events |= event;
+	interrupt(p);
 	pthread_mutex_unlock(&p->lock);
 }

@@ -23,10 +23,11 @@
 #define POWER_RESET  2
 #define POWER_EVENTS 3
 
-#define POWER_IRQ	   10
-#define POWER_EVENT_BUTTON 0x01
-#define POWER_SLP_TYP_OFF  5
-#define POWER_RESET_VALUE  1
+#define POWER_IRQ	       10
+#define POWER_EVENT_BUTTON     0x01
+#define POWER_EVENT_GENERATION 0x02 /* the VM generation ID is another (vmgenid.h) */
+#define POWER_SLP_TYP_OFF      5
+#define POWER_RESET_VALUE      1
 
 struct power {
 	struct vdev dev; /* first */
@@ -39,5 +40,8 @@ extern const struct vdev_ops power_ops;
 
 void power_init(struct power *p);
 
-/* Presses the power button: the guest is told, and shuts down if it wants to. Any thread. */
-void power_press_button(struct power *p);
+/*
+ * Adds to the events and interrupts the guest. Any thread. The guest shuts down
+ * on a POWER_EVENT_BUTTON, if it wants to.
+ */
+void power_raise(struct power *p, uint8_t event);

@@ -323,6 +323,8 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 		rc = machine_place_memories(m, e);
 	if (rc == 0)
 		rc = machine_load_state(m, r->state, e);
+	if (rc == 0)
+		rc = machine_renew_generation(m, e);
 	if (rc < 0)
 		return rc;
 	memcpy(m->parent, manifest->id.data, UUID_SIZE);

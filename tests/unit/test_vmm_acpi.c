@@ -5,8 +5,11 @@
 #include "unit.h"
 #include "vmm/acpi.h"
 #include "vmm/power.h"
+#include "vmm/vmgenid.h"
 
 #define RAM_SIZE (4ULL << 20)
+
+static const uint8_t generation[VMGENID_SIZE] = "0123456789abcdef";
 
 static void read_at(const struct ram *ram, uint64_t address, void *buf, size_t n)
 {
@@ -46,7 +49,7 @@ static void tables_for_any_number_of_cpus_are_linked_and_sum_up(void **state)
 
 	(void)state;
 	for (size_t c = 0; c < 3; c++) {
-		const struct acpi_config config = { .ncpus = counts[c] };
+		const struct acpi_config config = { .ncpus = counts[c], .generation = generation };
 		uint32_t length, lapics = 0;
 		uint64_t fadt, madt;
 		uint8_t sum = 0;
@@ -92,7 +95,7 @@ static size_t package_length(const uint8_t *p)
 static void windows_are_devices_with_memory_and_an_interrupt(void **state)
 {
 	struct acpi_window windows[ACPI_WINDOWS_MAX + 1];
-	struct acpi_config config = { 1, windows, ACPI_WINDOWS_MAX };
+	struct acpi_config config = { 1, windows, ACPI_WINDOWS_MAX, generation };
 	uint8_t t[0x3000], *at = t;
 	uint32_t length;
 	struct ram ram;
@@ -129,7 +132,7 @@ static void windows_are_devices_with_memory_and_an_interrupt(void **state)
 
 static void tables_without_room_in_ram_are_refused(void **state)
 {
-	const struct acpi_config config = { .ncpus = 1 };
+	const struct acpi_config config = { .ncpus = 1, .generation = generation };
 	struct ram ram;
 
 	(void)state;
@@ -197,10 +200,55 @@ static void power_button_is_seen_once(void **state)
 
 	(void)state;
 	make_power(&p, &asked);
-	power_press_button(&p);
+	power_raise(&p, POWER_EVENT_BUTTON);
 	assert_int_equal(asked.edges, 1);
 	assert_int_equal(power_ops.in(&p.dev, POWER_EVENTS), POWER_EVENT_BUTTON);
 	assert_int_equal(power_ops.in(&p.dev, POWER_EVENTS), 0);
+}
+
+static void generation_is_where_the_tables_say(void **state)
+{
+	const struct acpi_config config = { .ncpus = 1, .generation = generation };
+	uint8_t t[0x3000], id[VMGENID_SIZE], *at;
+	uint32_t length, low, high;
+	struct ram ram;
+
+	(void)state;
+	assert_int_equal(ram_map_memfd(&ram, RAM_SIZE, NULL), 0);
+	assert_int_equal(acpi_write_tables(&ram, &config), 0);
+	length = read_table(&ram, ACPI_AT + 0x1000, "DSDT", t, sizeof(t));
+	assert_non_null(memmem(t, length, "VMGENCTR", 9));
+	at = memmem(t, length, "ADDR\x12", 5);
+	assert_non_null(at);
+	at += 5 + 3; /* the package's length: three bytes */
+	assert_memory_equal(at, "\x02\x0c", 2);
+	memcpy(&low, at + 2, 4);
+	memcpy(&high, at + 7, 4);
+	assert_int_equal((uint64_t)high << 32 | low, VMGENID_AT);
+	read_at(&ram, VMGENID_AT, id, sizeof(id));
+	assert_memory_equal(id, generation, sizeof(id));
+	ram_unmap(&ram);
+}
+
+static void generation_renewed_is_written_and_told(void **state)
+{
+	const uint8_t other[VMGENID_SIZE] = "another one here";
+	uint8_t id[VMGENID_SIZE];
+	struct asked asked;
+	struct power p;
+	struct ram ram;
+
+	(void)state;
+	make_power(&p, &asked);
+	assert_int_equal(ram_map_memfd(&ram, RAM_SIZE, NULL), 0);
+	power_raise(&p, POWER_EVENT_BUTTON);
+	assert_int_equal(vmgenid_renew(&ram, &p, other), 0);
+	read_at(&ram, VMGENID_AT, id, sizeof(id));
+	assert_memory_equal(id, other, sizeof(id));
+	assert_int_equal(asked.edges, 2);
+	assert_int_equal(power_ops.in(&p.dev, POWER_EVENTS),
+			 POWER_EVENT_BUTTON | POWER_EVENT_GENERATION);
+	ram_unmap(&ram);
 }
 
 static void power_button_pressed_before_a_save_is_seen_after_it(void **state)
@@ -212,7 +260,7 @@ static void power_button_pressed_before_a_save_is_seen_after_it(void **state)
 
 	(void)state;
 	make_power(&p, &asked);
-	power_press_button(&p);
+	power_raise(&p, POWER_EVENT_BUTTON);
 	assert_int_equal(power_ops.save(&p.dev, &buf, &len), 0);
 	make_power(&q, &asked);
 	assert_int_equal(power_ops.load(&q.dev, buf, len, NULL), 0);
@@ -230,6 +278,8 @@ int main(void)
 		cmocka_unit_test(tables_without_room_in_ram_are_refused),
 		cmocka_unit_test(power_registers_do_what_acpi_says),
 		cmocka_unit_test(power_button_is_seen_once),
+		cmocka_unit_test(generation_is_where_the_tables_say),
+		cmocka_unit_test(generation_renewed_is_written_and_told),
 		cmocka_unit_test(power_button_pressed_before_a_save_is_seen_after_it),
 	};
 

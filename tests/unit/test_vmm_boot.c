@@ -123,7 +123,8 @@ static void manifest_and_back_is_the_same(void **state)
 /* Loads into RAM only: with no vCPU, what touches KVM fails, after the files were read. */
 static int load(struct boot *b, struct err *e)
 {
-	const struct acpi_config acpi = { .ncpus = 1 };
+	static const uint8_t generation[16];
+	const struct acpi_config acpi = { .ncpus = 1, .generation = generation };
 	struct vm vm = { .fd = -1, .vcpu[0].fd = -1 };
 	struct ram ram;
 	int rc;
