@@ -15,7 +15,7 @@
 #define AT(field) offsetof(struct options, field)
 
 const struct opt options_table[] = {
-	{ "kernel", 0, OPT_STRING, AT(kernel), "BZIMAGE", "Linux kernel to boot" },
+	{ "kernel", 0, OPT_STRING, AT(kernel), "FILE", "Linux kernel to boot: bzImage or vmlinux" },
 	{ "initrd", 0, OPT_STRING, AT(initrd), "FILE", "its initial RAM disk" },
 	{ "cmdline", 0, OPT_STRING, AT(cmdline), "TEXT", "its command line (console=ttyS0)" },
 	{ "memory", 'm', OPT_SIZE, AT(memory), "SIZE", "guest RAM (512M)" },
@@ -62,7 +62,7 @@ const struct opt options_table[] = {
 
 static void help(void)
 {
-	puts("usage: vmm --kernel BZIMAGE [OPTION..]\n"
+	puts("usage: vmm --kernel FILE [OPTION..]\n"
 	     "       vmm --restore-snapshot DIR [OPTION..]\n"
 	     "       vmm --demo-guest [OPTION..]\n\n"
 	     "Runs a virtual machine on KVM, saves it to a snapshot and restores it.\n");

@@ -3,7 +3,9 @@
  * `fuzz_seeds tests/fuzz/corpus`. The bytes are kept in the tree; this is how
  * they were made, and how they are made again after a format has grown.
  */
+#include <elf.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +161,53 @@ static void kernels(void)
 	put("fuzz_bzimage", "old", image, sizeof(image));
 }
 
+/* As the linker makes a kernel: notes within the one segment that is loaded, behind it zeros. */
+static void elf_kernels(void)
+{
+	struct {
+		Elf64_Ehdr h;
+		Elf64_Phdr load, note;
+		Elf64_Nhdr other;
+		char other_name[4], other_value[8];
+		Elf64_Nhdr entry;
+		char entry_name[4];
+		uint64_t entry_value;
+		uint8_t code[16];
+	} k = {
+		.h = {
+			.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+			.e_type = ET_EXEC,
+			.e_machine = EM_X86_64,
+			.e_version = EV_CURRENT,
+			.e_phoff = sizeof(Elf64_Ehdr),
+			.e_ehsize = sizeof(Elf64_Ehdr),
+			.e_phentsize = sizeof(Elf64_Phdr),
+			.e_phnum = 2,
+		},
+		.load = { .p_type = PT_LOAD, .p_paddr = 0x1000000, .p_memsz = 0x10000 },
+		.note = { .p_type = PT_NOTE },
+		.other = { 4, 8, 3 },
+		.other_name = "GNU",
+		.entry = { 4, 8, 18 },
+		.entry_name = "Xen",
+	};
+
+	k.load.p_filesz = sizeof(k);
+	k.note.p_offset = offsetof(__typeof__(k), other);
+	k.note.p_filesz = offsetof(__typeof__(k), code) - k.note.p_offset;
+	k.entry_value = 0x1000000 + offsetof(__typeof__(k), code);
+	put("fuzz_elf", "kernel", &k, sizeof(k));
+	put("fuzz_elf", "cut", &k, offsetof(__typeof__(k), code));
+	k.entry_value = 0x2000000;
+	put("fuzz_elf", "entry_outside", &k, sizeof(k));
+	k.entry.n_descsz = UINT32_MAX;
+	put("fuzz_elf", "long_note", &k, sizeof(k));
+	k.load.p_paddr = UINT64_MAX - 0xfff;
+	put("fuzz_elf", "address_wraps", &k, sizeof(k));
+	k.h.e_phnum = UINT16_MAX;
+	put("fuzz_elf", "many_headers", &k, sizeof(k));
+}
+
 /* See fuzz_devices.c: which, two bytes of length, the state, port accesses. */
 static void put_device(const char *name, uint8_t which, const uint8_t *vm, size_t len,
 		       const char *accesses, size_t n)
@@ -273,6 +322,7 @@ int main(int argc, char **argv)
 	states();
 	messages();
 	kernels();
+	elf_kernels();
 	devices();
 	texts();
 	overlays();
