@@ -187,7 +187,7 @@ static void profile_v4_adds_avx512_to_v3(void **state)
 static void profile_of_two_hosts_is_the_same(void **state)
 {
 	struct rig *r = *state;
-	void *more;
+	void *more = NULL;
 	struct cpu_features a, b;
 
 	assert_int_equal(make(&more), 0);
