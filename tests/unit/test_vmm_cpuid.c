@@ -191,6 +191,8 @@ static void profile_of_two_hosts_is_the_same(void **state)
 	struct cpu_features a, b;
 
 	assert_int_equal(make(&more), 0);
+	if (!more) /* for the analyzer */
+		return;
 	cpuid_find(r->c, 7, 0)->ebx &= ~(BIT(16) | BIT(18) | BIT(29));
 	cpuid_find(r->c, 1, 0)->ecx &= ~(BIT(25) | BIT(30));
 	cpuid_find(r->c, 0xd, 0)->eax = 7;
