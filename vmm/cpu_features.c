@@ -413,8 +413,9 @@ static const struct {
 	enum cpu_word word;
 	uint32_t bits;
 } profile_needs[] = {
-	/* fpu to apic, sep to pse36, clflush, mmx, fxsr, sse, sse2 */
-	{ 1, WORD_1_EDX, 0x078bfbff },
+	/* fpu, de to apic, sep to pse36, clflush, mmx, fxsr, sse, sse2; not vme: some hosts lack it
+	 */
+	{ 1, WORD_1_EDX, 0x078bfbfd },
 	{ 1, WORD_EXT_EDX, BIT(11) | BIT(20) | BIT(29) }, /* syscall, nx, lm */
 	{ 1, WORD_1_ECX, BIT(21) | BIT(31) },		  /* x2apic, hypervisor */
 	{ 1, WORD_KVM, BIT(0) | BIT(3) | BIT(24) },	  /* kvmclock */
@@ -442,7 +443,7 @@ static const struct {
 	{ WORD_7_EBX, BIT(1) },		    /* tsc_adjust: KVM's own */
 	{ WORD_7_EBX, BIT(6) | BIT(13) },   /* they say what the FPU does not do */
 	{ WORD_EXT_ECX, BIT(1) | BIT(22) }, /* cmp_legacy, topoext: the vCPUs' places */
-	{ WORD_EXT_EDX, 0x0183f3ff },	    /* AMD's copy of leaf 1 */
+	{ WORD_EXT_EDX, 0x0183f3fd },	    /* AMD's copy of leaf 1 */
 	{ WORD_XCR0, ALL_BITS },	    /* what is left follows the features */
 	{ WORD_7_EDX, BIT(9) | BIT(10) | BIT(26) | BIT(27) | BIT(28) | BIT(29) | BIT(31) },
 	{ WORD_7_2_EDX, 0x3f },

@@ -171,19 +171,38 @@ enum msr_fate msr_fate(const struct kvm_msr_list *host, const Msr *m)
 
 /* ---- saving ---- */
 
-static int keep(const struct msr_batch *batch, int n, VcpuState *s)
+/*
+ * AMD's SYSENTER is not for long mode, and of these two KVM loads the low halves
+ * alone there, whatever the guest has written: they are saved as they are loaded.
+ */
+static bool is_half(uint32_t index, bool amd)
+{
+	return amd && (index == 0x175 || index == 0x176);
+}
+
+static int keep(const struct msr_batch *batch, int n, bool amd, VcpuState *s)
 {
 	for (int i = 0; i < n; i++) {
+		const struct kvm_msr_entry *from = &batch->entry[i];
 		Msr *m = malloc(sizeof(*m));
 
 		if (!m)
 			return -ENOMEM;
 		msr__init(m);
-		m->index = batch->entry[i].index;
-		m->data = batch->entry[i].data;
+		m->index = from->index;
+		m->data = is_half(from->index, amd) ? from->data & UINT32_MAX : from->data;
 		s->msr[s->n_msr++] = m;
 	}
 	return 0;
+}
+
+/* As KVM tells AMD: by the vendor that the guest is shown. */
+static bool is_amd(const VcpuState *s)
+{
+	for (size_t i = 0; i < s->n_cpuid; i++)
+		if (s->cpuid[i]->function == 0)
+			return s->cpuid[i]->ecx == 0x444d4163 || s->cpuid[i]->ecx == 0x656e6975;
+	return false;
 }
 
 /* The next run of the host's list from *at on, without what is not saved. */
@@ -210,10 +229,12 @@ static void drop(struct msr_batch *batch, uint32_t n)
  */
 static int save_batch(int fd, struct msr_batch *batch, VcpuState *s)
 {
+	const bool amd = is_amd(s);
+
 	while (batch->head.nmsrs) {
 		const uint32_t n = batch->head.nmsrs;
 		const int got = kvm_ioctl(fd, KVM_GET_MSRS, batch);
-		const int rc = got < 0 ? got : keep(batch, got, s);
+		const int rc = got < 0 ? got : keep(batch, got, amd, s);
 
 		if (rc < 0)
 			return rc;

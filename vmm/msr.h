@@ -28,7 +28,7 @@ enum msr_fate {
 
 enum msr_fate msr_fate(const struct kvm_msr_list *host, const Msr *m);
 
-/* All that can be read, into s->msr. 0 or a negative errno. */
+/* All that can be read, into s->msr; s->cpuid is there already. 0 or a negative errno. */
 int msr_save(const struct kvm_host *host, int vcpu_fd, VcpuState *s);
 
 /*

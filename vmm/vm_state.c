@@ -364,19 +364,30 @@ static int tsc_offset(const struct vm *vm, unsigned id, unsigned long request, u
 							     : kvm_ioctl(fd, request, &attr);
 }
 
+static int read_offsets(const struct vm *vm, uint64_t offset[VM_VCPUS_MAX])
+{
+	int rc = 0;
+
+	for (unsigned i = 0; rc == 0 && i < vm->nvcpus; i++)
+		rc = tsc_offset(vm, i, KVM_GET_DEVICE_ATTR, &offset[i]);
+	return rc;
+}
+
 /*
  * The vCPUs' TSC MSRs are read one after the other, so their values say nothing
- * of how the TSCs stand to each other; the offsets do.
+ * of how the TSCs stand to each other; the offsets do. On a host whose own TSC
+ * is unstable KVM computes them anew at each ioctl: what changes from one look to
+ * the next is noise, and such TSCs are taken for equal.
  */
 static void save_tsc_apart(const struct vm *vm, VmState *s)
 {
-	uint64_t first, offset;
+	uint64_t offset[VM_VCPUS_MAX], again[VM_VCPUS_MAX];
 
-	if (tsc_offset(vm, 0, KVM_GET_DEVICE_ATTR, &first) < 0)
+	if (vm->nvcpus < 2 || read_offsets(vm, offset) < 0 || read_offsets(vm, again) < 0 ||
+	    memcmp(offset, again, vm->nvcpus * sizeof(offset[0])) != 0)
 		return;
 	for (unsigned i = 1; i < vm->nvcpus; i++)
-		if (tsc_offset(vm, i, KVM_GET_DEVICE_ATTR, &offset) == 0)
-			s->vcpu[i]->tsc_apart = (int64_t)(offset - first);
+		s->vcpu[i]->tsc_apart = (int64_t)(offset[i] - offset[0]);
 }
 
 /*

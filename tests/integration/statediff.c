@@ -109,7 +109,8 @@ static void compare_vcpus(const VcpuState *a, const VcpuState *b, size_t id)
 	compare_msrs(a, b, id);
 	number("the number of CPUID entries", id, a->n_cpuid, b->n_cpuid);
 	for (size_t i = 0; i < a->n_cpuid && i < b->n_cpuid; i++)
-		if (memcmp(&a->cpuid[i]->function, &b->cpuid[i]->function, 7 * sizeof(uint32_t)))
+		if (memcmp(&a->cpuid[i]->function, &b->cpuid[i]->function, 7 * sizeof(uint32_t)) !=
+		    0)
 			differs("a CPUID entry", i);
 }
 

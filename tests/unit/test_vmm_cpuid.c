@@ -163,7 +163,7 @@ static void profile_v3_has_its_features_and_no_others(void **state)
 	cpuid_mask(r->c, true);
 	assert_int_equal(cpuid_apply_profile(r->c, cpu_profile_find("x86-64-v3"), &e), 0);
 	assert_int_equal(cpuid_find(r->c, 1, 0)->ecx, 0xb5f83201 & ~BIT(25));
-	assert_int_equal(cpuid_find(r->c, 1, 0)->edx, 0x078bfbff);
+	assert_int_equal(cpuid_find(r->c, 1, 0)->edx, 0x078bfbfd);
 	/* bmi1, avx2, bmi2; tsc_adjust; what the FPU does not do */
 	assert_int_equal(cpuid_find(r->c, 7, 0)->ebx,
 			 BIT(3) | BIT(5) | BIT(8) | BIT(1) | BIT(6) | BIT(13));
@@ -187,10 +187,12 @@ static void profile_v4_adds_avx512_to_v3(void **state)
 static void profile_of_two_hosts_is_the_same(void **state)
 {
 	struct rig *r = *state;
-	void *more;
+	void *more = NULL;
 	struct cpu_features a, b;
 
 	assert_int_equal(make(&more), 0);
+	if (!more) /* for the analyzer */
+		return;
 	cpuid_find(r->c, 7, 0)->ebx &= ~(BIT(16) | BIT(18) | BIT(29));
 	cpuid_find(r->c, 1, 0)->ecx &= ~(BIT(25) | BIT(30));
 	cpuid_find(r->c, 0xd, 0)->eax = 7;
