@@ -248,6 +248,141 @@ static void devices(void)
 	put_device("rtc", 2, buf, rtc_state__pack(&r, buf), rtc, sizeof(rtc) - 1);
 }
 
+/* See fuzz_virtq.c: its header, then rings of 16 as it lays them itself, at 0x1000. */
+static void put_queue(const char *name, bool event_idx, bool indirect)
+{
+	struct {
+		uint8_t size_shift, flags;
+		uint16_t next_avail, next_used, signalled;
+		uint32_t desc, avail, used, seed;
+		struct {
+			uint64_t address;
+			uint32_t len;
+			uint16_t flags, next;
+		} desc_table[16];
+		uint16_t avail_flags, avail_idx, avail_ring[16];
+	} in = { .size_shift = 4, .flags = 4, .seed = 12345, .avail_idx = 3 };
+
+	in.flags = (uint8_t)(4 | event_idx | indirect << 1);
+	/* 0 and 1: read, then written; 2: written alone; 3: a table, the last two here. */
+	for (unsigned i = 0; i < 16; i++) {
+		in.desc_table[i].address = 0x4000 + 0x100ULL * i;
+		in.desc_table[i].len = 64;
+	}
+	in.desc_table[0].flags = in.desc_table[14].flags = 1;
+	in.desc_table[0].next = in.desc_table[14].next = 1;
+	in.desc_table[1].flags = in.desc_table[2].flags = in.desc_table[15].flags = 2;
+	if (indirect) {
+		in.desc_table[3].address = 0x1000 + 14 * 16;
+		in.desc_table[3].len = 32;
+		in.desc_table[3].flags = 4;
+	}
+	in.avail_ring[1] = 2;
+	in.avail_ring[2] = 3;
+	put("fuzz_virtq", name, &in, sizeof(in));
+}
+
+static void queues(void)
+{
+	put_queue("direct", false, false);
+	put_queue("event_index", true, false);
+	put_queue("indirect", true, true);
+}
+
+/* See fuzz_virtio.c: two bytes of length, the state, operations of 6 bytes. */
+struct script {
+	uint8_t bytes[1024];
+	size_t len;
+};
+
+static void operation(struct script *s, uint8_t what, uint8_t offset, uint32_t value)
+{
+	s->bytes[s->len++] = what;
+	s->bytes[s->len++] = offset;
+	memcpy(s->bytes + s->len, &value, sizeof(value));
+	s->len += sizeof(value);
+}
+
+/* A driver up to DRIVER_OK, queue 0 of 4 at 0x100, one request. */
+static void driver_script(struct script *s)
+{
+	static const struct {
+		uint8_t what, offset;
+		uint32_t value;
+	} operations[] = {
+		{ 6, 0, 1 },
+		{ 6, 0, 2 },
+		{ 1, 0x24, 0 },
+		{ 1, 0x20, 3U << 28 },
+		{ 1, 0x24, 1 },
+		{ 1, 0x20, 1 },
+		{ 6, 0, 8 },
+		{ 1, 0x30, 0 },
+		{ 1, 0x38, 4 },
+		{ 1, 0x80, 0x100 },
+		{ 1, 0x90, 0x140 },
+		{ 1, 0xa0, 0x180 },
+		{ 1, 0x44, 1 },
+		{ 6, 0, 4 },
+		{ 3, 64, 0x200 },
+		{ 3, 66, 16 },
+		{ 3, 67, 1U << 16 | 1 },
+		{ 3, 68, 0x220 },
+		{ 3, 70, 16 },
+		{ 3, 71, 2 },
+		{ 3, 80, 1U << 16 },
+		{ 1, 0x50, 0 },
+		{ 4, 0, 0 },
+		{ 0, 0x60, 2 },
+		{ 1, 0x64, 1 },
+		{ 5, 3, 0 },
+		{ 5, 1, 0 },
+		{ 5, 0, 0 },
+		{ 4, 0, 0 },
+		{ 5, 2, 0 },
+		{ 2, 1, 2 },
+		{ 0, 0xfc, 2 },
+	};
+
+	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
+		operation(s, operations[i].what, operations[i].offset, operations[i].value);
+}
+
+static void transports(void)
+{
+	const uint64_t features = 1ULL << 32 | 3ULL << 28 | 1ULL << 5;
+	VirtqState q[2] = { VIRTQ_STATE__INIT, VIRTQ_STATE__INIT }, *both[] = { &q[0], &q[1] };
+	VirtioState m = VIRTIO_STATE__INIT;
+	struct script s = { .len = 2 };
+	uint8_t private[4] = { 1, 2, 3, 4 };
+
+	driver_script(&s);
+	put("fuzz_virtio", "driver", s.bytes, s.len);
+	m.device_id = 42;
+	m.features = features;
+	m.driver_features = features;
+	m.status = 15;
+	m.interrupt_status = 1;
+	m.n_queue = 2;
+	m.queue = both;
+	q[0].size = 4;
+	q[0].ready = true;
+	q[0].desc = 0x100;
+	q[0].avail = 0x140;
+	q[0].used = 0x180;
+	q[0].next_avail = q[0].next_used = 0xffff;
+	m.device_version = 1;
+	m.device = (ProtobufCBinaryData){ sizeof(private), private };
+	s.len = 2 + virtio_state__pack(&m, s.bytes + 2);
+	s.bytes[0] = (uint8_t)(s.len - 2);
+	operation(&s, 3, 64, 0x200);
+	operation(&s, 3, 66, 16);
+	operation(&s, 5, 0, 0);
+	operation(&s, 4, 0, 0);
+	driver_script(&s);
+	put("fuzz_virtio", "restored", s.bytes, s.len);
+}
+
 static void texts(void)
 {
 	static const char *const texts[] = {
@@ -324,6 +459,8 @@ int main(int argc, char **argv)
 	kernels();
 	elf_kernels();
 	devices();
+	queues();
+	transports();
 	texts();
 	overlays();
 	close(root);

@@ -683,9 +683,11 @@ static void state_loads_as_it_was_saved(void **state)
 	/* Not set up yet: whatever the driver has written so far. */
 	virtq_reset(&q);
 	q.desc = UINT64_MAX;
+	q.size = 7;
 	virtq_save(&q, &s);
 	assert_int_equal(virtq_load(&q, &s, &r->ram, "device0", NULL), 0);
 	assert_int_equal(q.desc, UINT64_MAX);
+	assert_int_equal(q.size, 7);
 	assert_int_equal(q.size_max, 16);
 }
 
@@ -699,7 +701,7 @@ static void hostile_states_are_refused(void **state)
 		{ 3, 0, 0, 0, 0x1000, "size 3" },
 		{ 32, 0, 0, 0, 0x1000, "size 32" },
 		{ 65536 + 16, 0, 0, 0, 0x1000, "size 65552" },
-		{ 0, 0, 0, 0, 0x1000, "outside RAM" },
+		{ 0, 0, 0, 0, 0x1000, "size 0" },
 		{ 16, 0, 0, 0, DRIVER_RAM, "outside RAM" },
 		{ 16, 0, 0, 0, 0x1001, "outside RAM" },
 		{ 16, 65536, 0, 0, 0x1000, "out of range" },

@@ -361,7 +361,8 @@ int virtq_load(struct virtq *q, const VirtqState *s, const struct ram *ram, cons
 			    .signalled_used = (uint16_t)s->signalled_used,
 			    .signalled_valid = s->signalled_valid };
 
-	if (s->size && !is_size(q, s->size))
+	/* Until it is ready it may be of a bad size, that is what the driver wrote. */
+	if (s->size > q->size_max || (s->ready && !is_size(q, s->size)))
 		return err_refuse(e, EINVAL, "the saved state of %s has a queue of size %u", what,
 				  s->size);
 	if (s->next_avail > UINT16_MAX || s->next_used > UINT16_MAX ||
