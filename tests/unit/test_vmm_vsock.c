@@ -227,7 +227,13 @@ static int dial(struct rig *r)
 {
 	int fd = unix_connect(r->path);
 
-	assert_true(fd >= 0);
+	/* Where the device has a thread, that may be behind with accepting. */
+	for (int ms = 0; fd == -EAGAIN && r->d.io.started && ms < 5000; ms++) {
+		usleep(1000);
+		fd = unix_connect(r->path);
+	}
+	if (fd < 0)
+		fail_msg("connect: %s", strerror(-fd));
 	return fd;
 }
 

@@ -47,8 +47,8 @@ static bool take_one(struct vsock *s)
 {
 	struct virtio *v = &s->v;
 	uint8_t raw[VSOCK_HEADER_SIZE];
-	enum vsock_verdict verdict;
-	struct vsock_header h;
+	enum vsock_verdict verdict = VSOCK_DROP;
+	struct vsock_header h = { 0 };
 	int rc;
 
 	if (!virtio_pop(v, TX, &s->chain))
