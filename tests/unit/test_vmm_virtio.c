@@ -842,7 +842,11 @@ static void bound_to_kvm_kicks_and_interrupts_without_exits(void **state)
 		driver_run(d);
 		assert_int_equal(r->echo->notified, 1);
 		assert_int_not_equal(driver_take(&d->queue[1], NULL), NO_HEAD);
-		assert_int_equal(pic_requests(&vm) & 1 << 5, 1 << 5);
+		/* Brought by a worker of the kernel's. */
+		for (int n = 0; !(pic_requests(&vm) & 1 << 5); n++) {
+			assert_true(n < 10000);
+			usleep(1000);
+		}
 		/* A queue that there is not is an MMIO exit. */
 		run_guest(&vm, &d->ram, 2);
 		assert_int_equal(vm.vcpu[0].run->exit_reason, KVM_EXIT_MMIO);

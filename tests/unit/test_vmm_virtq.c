@@ -1,6 +1,9 @@
 /* Virtqueues: what a driver does, and what it never does. */
 #include "virtio_driver.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include "vmm/fault.h"
 
 #define QUEUE_AT  0x10000ULL
@@ -733,18 +736,18 @@ static void hostile_states_are_refused(void **state)
 	}
 }
 
+#define REQUESTS 10000
+
 /* A driver on another thread: what the index says is there, is there. */
 static void *offer_all(void *arg)
 {
 	struct rig *r = arg;
 
-	for (uint32_t n = 0; n < 20000; n++) {
-		const struct driver_buf buf = { DATA_AT + 64ULL * (n % 16), 4 };
+	for (uint32_t n = 0; n < REQUESTS; n++) {
+		const struct driver_buf buf = { DATA_AT + 64ULL * (n % 128), 4 };
 
-		do
-			while (driver_take(&r->dq, NULL) != NO_HEAD)
-				;
-		while (r->dq.nfree == 0);
+		while (driver_take(&r->dq, NULL) != NO_HEAD || r->dq.nfree == 0)
+			sched_yield();
 		guest_write(&r->ram, buf.address, &n, sizeof(n));
 		driver_offer(&r->dq, &buf, 1, 0);
 	}
@@ -757,14 +760,16 @@ static void driver_on_another_thread_sees_and_is_seen_in_order(void **state)
 	pthread_t driver;
 	uint32_t value;
 
-	lay_out(r, 8, true);
+	lay_out(r, 64, true);
 	assert_int_equal(pthread_create(&driver, NULL, offer_all, r), 0);
-	for (uint32_t n = 0; n < 20000;) {
+	for (uint32_t n = 0; n < REQUESTS;) {
 		int rc = pop(r);
 
 		assert_true(rc >= 0);
-		if (rc == 0)
+		if (rc == 0) {
+			sched_yield();
 			continue;
+		}
 		assert_int_equal(virtq_read(&r->c, &r->ram, 0, &value, 4), 0);
 		assert_int_equal(value, n);
 		assert_int_equal(virtq_push(&r->q, &r->ram, r->c.head, 0), 0);
