@@ -42,7 +42,7 @@ static void pushed_requests_come_back_in_any_order(void **state)
 	static const struct driver_buf buf = { DATA_AT, 16 };
 	struct rig *r = *state;
 	uint16_t heads[3];
-	uint32_t len;
+	uint32_t len = 0;
 
 	for (int i = 0; i < 3; i++) {
 		heads[i] = driver_offer(&r->dq, &buf, 0, 1);
@@ -70,7 +70,7 @@ static void indices_wrap_around_many_times(void **state)
 		for (uint32_t done = 0; done < 140000;) {
 			const uint32_t batch = 1 + next_random(&seed) % sizes[s];
 			uint16_t heads[256];
-			uint32_t len;
+			uint32_t len = 0;
 
 			for (uint32_t i = 0; i < batch; i++)
 				heads[i] = driver_offer(&r->dq, &buf, 0, 1);
