@@ -33,7 +33,7 @@ static struct virtq make_queue(const struct header *h)
 {
 	struct virtq q = {
 		.size_max = VIRTQ_SIZE_MAX,
-		.size = h->size_shift < 9 ? (uint16_t)(1U << h->size_shift) : h->size_shift,
+		.size = (uint16_t)(h->size_shift < 9 ? 1U << h->size_shift : h->size_shift),
 		.ready = true,
 		.next_avail = h->next_avail,
 		.next_used = h->next_used,

@@ -442,7 +442,7 @@ UNUSED static uint32_t driver_request(struct driver *d, unsigned q, const void *
 	const uint64_t before = d->next;
 	struct driver_buf buf[2];
 	unsigned n = 0;
-	uint32_t len;
+	uint32_t len = 0;
 	uint16_t head;
 
 	if (out_len) {
