@@ -3,7 +3,7 @@
 # cost an emulated machine more time than it costs this one to write.
 #
 #     initramfs.sh l2 SERIES OUT [--guest DIR]
-#         the guest: busybox and the counter
+#         the guest: busybox, the counter and what tries devices
 #     initramfs.sh l1 SERIES OUT --bin DIR --l2-kernel FILE --l2-initrd FILE SCRIPT [FILE...]
 #         the machine that KVM and the project's binaries run in; SCRIPT and the
 #         files go to /rig, programs among them with their libraries
@@ -14,8 +14,8 @@ set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 # What a guest may meet on our virtual machine; it loads what its devices ask for.
-l2_modules=(virtio_mmio virtio_pci virtio_blk virtio_net virtio-rng virtio_balloon virtio_pmem
-	virtio_console vmw_vsock_virtio_transport button evdev)
+l2_modules=(virtio_mmio virtio_pci virtio_blk virtio_net virtio-rng virtio_balloon virtio_pmem nd_pmem
+	virtio_console vmw_vsock_virtio_transport af_packet button evdev)
 
 # For KVM, the mount, the store's disk and its accidents, and guests' networks.
 l1_modules=(kvm_amd fuse ext4 virtio_pci virtio_blk loop dm_mod dm_log_writes dm_flakey tun)
@@ -72,6 +72,7 @@ build_l2() {
 	add_busybox "$root"
 	add_modules "$root" "$(kernel_dir "$series")" "${l2_modules[@]}"
 	install "$(guest_program counter "$guest")" "$root/bin/counter"
+	install "$(guest_program devtest "$guest")" "$root/bin/devtest"
 	install "$rig_dir/l2-init" "$root/init"
 	# What busybox's acpid runs on the power button.
 	mkdir -p "$root/etc/acpi/PWRF"
@@ -97,6 +98,7 @@ build_l1() {
 	install "$rig_dir/l1-init" "$root/init"
 	install -D -m 644 "$rig_dir/lib.sh" "$root/rig/lib.sh"
 	install -m 755 "$(guest_program ctl "$bin/../guest")" "$root/usr/bin/ctl"
+	install -m 755 "$(guest_program echo "$bin/../guest")" "$root/usr/bin/echo-back"
 	for file in vmm snapfs snapctl; do
 		# A script may be about the rig alone: what is missing is for it to miss.
 		[ ! -e "$bin/$file" ] || add_program "$root" "$bin/$file" "usr/bin/$file"

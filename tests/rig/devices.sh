@@ -1,0 +1,147 @@
+#!/bin/sh
+# Virtio devices under a Linux guest that uses all of them without a pause: it is
+# saved, restored over copies of its disks, saved again, and restored twice at
+# once; each of them goes on with every device, and none finds anything wrong.
+#
+#     run.sh devices.sh
+# shellcheck source=lib.sh source-path=SCRIPTDIR disable=SC2317 # called by check and await
+. /rig/lib.sh
+
+generations=3
+dir=$stage/tmp/dev
+mkdir -p "$dir"
+
+# --- what the host gives ------------------------------------------------------
+
+# host_net: a tap of the network that this shell is in, and who answers there.
+host_net() {
+	tunctl -t tap0 >/dev/null
+	ip link set lo up
+	ip addr add 10.0.0.1/24 dev tap0
+	ip link set tap0 up
+	echo-back inet 7 &
+}
+
+# host_ends NAME: of its sockets. The console's is there once vmm is.
+host_listens() { echo-back listen "$dir/$1.vsock_1234" & }
+host_answers() { echo-back connect "$dir/$1.console" & }
+
+# devices_of NAME: where its devices end, as options.
+devices_of() {
+	echo "--disk $dir/$1.disk --pmem $dir/$1.pmem" \
+		"--vsock ${2:-}path=$dir/$1.vsock --console path=$dir/$1.console"
+}
+
+# copy_disks FROM TO
+copy_disks() {
+	cp "$dir/$1.disk" "$dir/$2.disk"
+	cp "$dir/$1.pmem" "$dir/$2.pmem"
+}
+
+# --- what the guest said ------------------------------------------------------
+
+round='dev [0-9]* disk [a-z]* pmem [a-z]* rng [0-9a-f]* net [a-z]* vsock [a-z]* hvc [a-z]*'
+rounds() { sed -n "s/^dev \([0-9]*\) ${round#dev \[0-9\]\* }\r*\$/\1/p" "$vms/$1.log"; }
+first_round() { rounds "$1" | head -n 1; }
+last_round() { rounds "$1" | tail -n 1; }
+did_rounds() { [ "$(rounds "$1" | wc -l)" -ge "$2" ]; }
+reached() { [ "$(last_round "$1" | grep . || echo 0)" -ge "$2" ]; }
+resets() { grep -c '^again vsock the connection ended' "$vms/$1.log"; }
+# random NAME: what it was given since it was started. Linux reads 64 bytes ahead,
+# two rounds' worth: those are in the RAM that clones have in common.
+random() { sed -n 's/^dev .* rng \([0-9a-f]*\) .*/\1/p' "$vms/$1.log" | tail -n +4; }
+
+# all_well NAME: no device gave anything wrong, no round is missing or repeated.
+all_well() {
+	! grep -E '^bad| bad|BUG|WARNING|Oops|I/O error' "$vms/$1.log" || return 1
+	rounds "$1" | awk 'NR > 1 && $1 != last + 1 { print last, "then", $1; bad = 1 }
+		{ last = $1 } END { exit bad || NR == 0 }'
+}
+
+# show NAME: what became of it, when it did not do what it should.
+show() {
+	echo "# $1:"
+	tail -n 25 "$vms/$1.log" | sed 's/^/# /'
+	tail -n 5 "$vms/$1.err" | sed 's/^/# /'
+}
+
+# goes_on NAME FROM_ROUND: a restored machine, from its first whole line on.
+goes_on() {
+	await "$long" did_rounds "$1" 6 || show "$1"
+	check "$1 goes on with the next round" between $(($2 + 1)) "$(first_round "$1")" $(($2 + 2))
+	check "$1 finds every device as it was" all_well "$1"
+	check "its connection to the host was reset once" same "$(resets "$1")" 1
+}
+
+# --- a guest with all of them ---------------------------------------------------
+
+host_net
+truncate -s 16M "$dir/g0.disk"
+truncate -s 16M "$dir/g0.pmem"
+host_listens g0
+# shellcheck disable=SC2046,SC2086 # options, not one word
+vm_start g0 $linux --cmdline "$cmdline snapfs.devices" --memory 128M --processors 2 \
+	--disk-policy external --rng --balloon --net tap=tap0 $(devices_of g0 cid=3,) ||
+	give_up "vmm starts with every kind of device"
+host_answers g0
+await "$long" did_rounds g0 5 || show g0
+check "the guest has a driver for each" \
+	same "$(sed -n 's/^dev start \([a-z ]*\).*/\1/p' "$vms/g0.log")" "disk pmem rng net vsock hvc"
+check "and each works" all_well g0
+
+# --- saved and restored, again and again ----------------------------------------
+
+for g in $(seq "$generations"); do
+	from=g$((g - 1)) to=g$g
+	# So that the disks can be copied as the snapshot's guest knows them.
+	vm_say $from pause >/dev/null
+	at=$(last_round $from)
+	check "$from is saved" vm_say $from save-snapshot "$to"
+	copy_disks "$from" "$to"
+	if [ "$g" = 1 ]; then
+		copy_disks g0 twin
+		vm_say g0 resume >/dev/null
+		await "$long" reached g0 $((at + 5)) || show g0
+		check "the saved guest goes on" reached g0 $((at + 5))
+		check "with every device" all_well g0
+		check "and keeps its connection to the host" same "$(resets g0)" 0
+		twin_at=$at
+	fi
+	vm_quit $from
+	host_listens "$to"
+	# shellcheck disable=SC2046
+	vm_start "$to" --restore-snapshot "$store/snapshots/$to" --store "$store" \
+		--disk-policy external $(devices_of "$to") || give_up "vmm restores $to"
+	host_answers "$to"
+	# A machine that was paused when it was saved waits to be told.
+	vm_say "$to" resume >/dev/null
+	goes_on "$to" "$at"
+done
+
+# --- two at once out of one snapshot ----------------------------------------------
+
+# The twin has a network of its own, in which the names are the same.
+# shellcheck disable=SC2016 # for the other shell
+unshare -n sleep 100000 &
+other=$!
+await 10 test "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)"
+nsenter -n -t $other tunctl -t tap0 >/dev/null
+nsenter -n -t $other ip addr add 10.0.0.1/24 dev tap0
+nsenter -n -t $other ip link set tap0 up
+nsenter -n -t $other echo-back inet 7 &
+vmm() { exec nsenter -n -t $other vmm "$@"; }
+host_listens twin
+# shellcheck disable=SC2046
+vm_start twin --restore-snapshot "$store/snapshots/g1" --disk-policy external \
+	$(devices_of twin) || give_up "vmm restores the twin"
+host_answers twin
+vm_say twin resume >/dev/null
+goes_on twin "$twin_at"
+check "the other goes on beside it" all_well "$to"
+check "they were given other random numbers" \
+	same "$( (random twin && random g1) | sort | uniq -d)" ""
+
+for vm in $to twin; do
+	check "$vm quits when told" vm_quit "$vm"
+done
+finish
