@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -130,13 +131,24 @@ static int set_mac(ProtobufCBinaryData *field, const uint8_t mac[MAC_SIZE])
 	return 0;
 }
 
+/* Six bytes, each as two digits; neither for a group of cards nor for none. */
 static int parse_mac(const char *text, uint8_t mac[MAC_SIZE])
 {
-	int end = 0;
-	int n = sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2],
-		       &mac[3], &mac[4], &mac[5], &end);
+	uint8_t any = 0;
 
-	return n == MAC_SIZE && text[end] == '\0' && !(mac[0] & 1) ? 0 : -EINVAL;
+	if (strlen(text) != 3 * MAC_SIZE - 1)
+		return -EINVAL;
+	for (size_t i = 0; i < MAC_SIZE; i++) {
+		const char *at = text + 3 * i;
+		const char digits[3] = { at[0], at[1] };
+
+		if (strspn(digits, "0123456789abcdefABCDEF") != 2 ||
+		    at[2] != (i + 1 < MAC_SIZE ? ':' : '\0'))
+			return -EINVAL;
+		mac[i] = (uint8_t)strtoul(digits, NULL, 16);
+		any |= mac[i];
+	}
+	return any && !(mac[0] & 1) ? 0 : -EINVAL;
 }
 
 /* A value of `option`; `value` is NULL where the key stands alone. */
@@ -458,6 +470,16 @@ int devices_override(Machine *machine, const struct options *o, struct err *e)
 
 /* ---- the host's side ---- */
 
+static bool has_tap(const Device *d)
+{
+	return strcmp(d->kind, "virtio-net") == 0;
+}
+
+static bool has_socket(const Device *d)
+{
+	return strcmp(d->kind, "virtio-vsock") == 0 || strcmp(d->kind, "virtio-console") == 0;
+}
+
 static int check_tap(const Device *d, struct err *e)
 {
 	if (if_nametoindex(d->tap))
@@ -476,6 +498,7 @@ static int check_socket(const Device *d, struct err *e)
 	char *slash = folder ? strrchr(folder, '/') : NULL;
 	const char *option = d->kind + strlen("virtio-");
 	auto_fd int fd = -1;
+	struct stat st;
 
 	if (strlen(d->path) > UNIX_PATH_MAX)
 		return err_also(e, EINVAL, "%s: the path %s is longer than %zu bytes", d->name,
@@ -486,13 +509,51 @@ static int check_socket(const Device *d, struct err *e)
 		return err_also(e, EINVAL,
 				"%s: no socket can be made in %s: %s; give another by --%s path=",
 				d->name, folder, strerror(errno), option);
+	/* As unix_listen() has it: what a server that has gone left there is replaced. */
 	fd = unix_connect(d->path);
 	if (fd >= 0 || fd == -EAGAIN)
 		return err_also(
 			e, EINVAL,
 			"%s: another program listens at %s; give another path by --%s path=",
 			d->name, d->path, option);
+	if (lstat(d->path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return err_also(e, EINVAL,
+				"%s: %s exists and is no socket; give another path by --%s path=",
+				d->name, d->path, option);
 	return 0;
+}
+
+/* What no two devices of a machine can have: the field's content, and where it is looked for. */
+static const struct {
+	const char *what;
+	size_t offset;
+	bool (*has)(const Device *d);
+} alone[] = {
+	{ "interface", KEY(tap), has_tap },
+	{ "path", KEY(path), has_socket },
+};
+
+/* That device `i` has something to itself, which one before it does not have. */
+static int check_alone(const Machine *machine, size_t i, struct err *e)
+{
+	const Device *d = machine->device[i];
+	int rc = 0;
+
+	for (size_t k = 0; k < sizeof(alone) / sizeof(alone[0]); k++) {
+		const char *own = *(char *const *)((const char *)d + alone[k].offset);
+
+		for (size_t j = 0; alone[k].has(d) && j < i; j++) {
+			const Device *other = machine->device[j];
+
+			if (!alone[k].has(other) ||
+			    strcmp(own, *(char *const *)((const char *)other + alone[k].offset)))
+				continue;
+			rc = err_also(e, EINVAL, "%s has the %s %s, which %s has", d->name,
+				      alone[k].what, own, other->name);
+			break;
+		}
+	}
+	return rc;
 }
 
 static const struct {
@@ -508,11 +569,14 @@ int devices_check_host(const Machine *machine, struct err *e)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < machine->n_device; i++)
+	for (size_t i = 0; i < machine->n_device; i++) {
 		for (size_t k = 0; k < sizeof(host_checks) / sizeof(host_checks[0]); k++)
 			if (strcmp(machine->device[i]->kind, host_checks[k].kind) == 0 &&
 			    host_checks[k].check(machine->device[i], e) < 0)
 				rc = -EINVAL;
+		if (check_alone(machine, i, e) < 0)
+			rc = -EINVAL;
+	}
 	return rc;
 }
 
