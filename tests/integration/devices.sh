@@ -120,14 +120,21 @@ for again in one two; do
 done
 "$BIN/snapctl" verify --all >"$WORK/out" || fail "$(cat "$WORK/out")"
 
-# A disk whose name is gone, while the machine has it: it is saved or refused with its
-# name, and the guest goes on.
-start_vmm e --demo-guest --memory 16M --disk "$WORK/rw2.img,ro"
+# A disk whose name is gone or another's is what it was to the machine that has it.
+cp "$WORK/pmem.img" "$WORK/pmem2.img"
+start_vmm e --demo-guest --memory 16M --disk "$WORK/rw2.img,ro" --pmem "$WORK/pmem2.img,ro"
 wait_line e '^tick 3 '
 mv "$WORK/rw2.img" "$WORK/rw3.img"
-ctl e "snap renamed" >"$WORK/out" 2>&1 || says "rw2.img"
+mv "$WORK/pmem2.img" "$WORK/pmem3.img"
+truncate -s 3M "$WORK/rw2.img"
+ctl e "snap renamed" >"$WORK/out" || fail "$(cat "$WORK/out")"
 ticks_on e
 quit_vmm e
+expect 1 "$BIN/vmm" --restore-snapshot "$STORE/snapshots/renamed" --check
+says "rw2.img) has 3145728 bytes"
+says "pmem2.img"
+expect 0 "$BIN/vmm" --restore-snapshot "$STORE/snapshots/renamed" --check \
+	--disk "$WORK/rw3.img" --pmem "$WORK/pmem3.img"
 
 # Resets leave no descriptor and no thread behind.
 "$TOOLS/mkkernel" "$WORK/kernel"

@@ -74,9 +74,11 @@ mv "$WORK/pmem.img" "$WORK/gone.img"
 one "pmem.img"
 mv "$WORK/gone.img" "$WORK/pmem.img"
 # A disk that was written since is the user's business.
+touch -r "$WORK/rw.img" "$WORK/then"
 touch "$WORK/rw.img"
 expect 0 "${restore[@]}" --check
 says "was written since"
+touch -r "$WORK/then" "$WORK/rw.img"
 
 # What others have made of the manifest or the state.
 while read -r words; do

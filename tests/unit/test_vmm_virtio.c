@@ -813,6 +813,14 @@ static uint8_t pic_requests(const struct vm *vm)
 	return chip.chip.pic.irr;
 }
 
+/* An irqfd may have its interrupt raised by a thread of the kernel's: within two seconds. */
+static bool pic_requested(const struct vm *vm, unsigned irq)
+{
+	for (int i = 0; i < 2000 && !(pic_requests(vm) & 1 << irq); i++)
+		usleep(1000);
+	return pic_requests(vm) & 1 << irq;
+}
+
 static void bound_to_kvm_kicks_and_interrupts_without_exits(void **state)
 {
 	struct rig *r = *state;
@@ -842,7 +850,7 @@ static void bound_to_kvm_kicks_and_interrupts_without_exits(void **state)
 		driver_run(d);
 		assert_int_equal(r->echo->notified, 1);
 		assert_int_not_equal(driver_take(&d->queue[1], NULL), NO_HEAD);
-		assert_int_equal(pic_requests(&vm) & 1 << 5, 1 << 5);
+		assert_true(pic_requested(&vm, 5));
 		/* A queue that there is not is an MMIO exit. */
 		run_guest(&vm, &d->ram, 2);
 		assert_int_equal(vm.vcpu[0].run->exit_reason, KVM_EXIT_MMIO);
