@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "machine.h"
 #include "unix_socket.h"
 
 #define MAC_SIZE 6
@@ -338,6 +339,9 @@ int devices_from_options(const struct options *o, Machine **out, struct err *e)
 	machine__init(machine);
 	for (size_t i = 0; rc == 0 && i < NOPTIONS; i++)
 		rc = add_devices(&device_options[i], o, machine, e);
+	if (rc == 0 && machine->n_device > MACHINE_VIRTIO_MAX)
+		rc = err_usage(e, EINVAL, "%zu virtio devices: a machine has at most %d",
+			       machine->n_device, MACHINE_VIRTIO_MAX);
 	if (rc < 0) {
 		machine__free_unpacked(machine, NULL);
 		return rc;
@@ -470,16 +474,6 @@ int devices_override(Machine *machine, const struct options *o, struct err *e)
 
 /* ---- the host's side ---- */
 
-static bool has_tap(const Device *d)
-{
-	return strcmp(d->kind, "virtio-net") == 0;
-}
-
-static bool has_socket(const Device *d)
-{
-	return strcmp(d->kind, "virtio-vsock") == 0 || strcmp(d->kind, "virtio-console") == 0;
-}
-
 static int check_tap(const Device *d, struct err *e)
 {
 	if (if_nametoindex(d->tap))
@@ -523,37 +517,72 @@ static int check_socket(const Device *d, struct err *e)
 	return 0;
 }
 
-/* What no two devices of a machine can have: the field's content, and where it is looked for. */
+static bool is_kind(const Device *d, const char *kind)
+{
+	return strcmp(d->kind, kind) == 0;
+}
+
+static bool has_tap(const Device *d)
+{
+	return is_kind(d, "virtio-net");
+}
+
+static bool has_socket(const Device *d)
+{
+	return is_kind(d, "virtio-vsock") || is_kind(d, "virtio-console");
+}
+
+static bool has_file(const Device *d)
+{
+	return is_kind(d, "virtio-blk") || is_kind(d, "virtio-pmem");
+}
+
+/* What it writes to is its own; many can read one file, also below overlays. */
+static bool writes_file(const Device *d)
+{
+	return has_file(d) && !d->read_only && !*d->overlay;
+}
+
+static bool writes_overlay(const Device *d)
+{
+	return has_file(d) && !d->read_only && *d->overlay;
+}
+
+/* What two devices cannot share: where one of them is of the first sort, and the other of the
+ * second. */
 static const struct {
 	const char *what;
-	size_t offset;
-	bool (*has)(const Device *d);
+	size_t offset; /* of its name in Device */
+	bool (*owns)(const Device *d), (*uses)(const Device *d);
 } alone[] = {
-	{ "interface", KEY(tap), has_tap },
-	{ "path", KEY(path), has_socket },
+	{ "interface", KEY(tap), has_tap, has_tap },
+	{ "path", KEY(path), has_socket, has_socket },
+	{ "file", KEY(path), writes_file, has_file },
+	{ "overlay", KEY(overlay), writes_overlay, has_file },
 };
 
-/* That device `i` has something to itself, which one before it does not have. */
+static bool clash(size_t k, const Device *a, const Device *b)
+{
+	const char *of_a = *(char *const *)((const char *)a + alone[k].offset);
+	const char *of_b = *(char *const *)((const char *)b + alone[k].offset);
+
+	return ((alone[k].owns(a) && alone[k].uses(b)) || (alone[k].owns(b) && alone[k].uses(a))) &&
+	       strcmp(of_a, of_b) == 0;
+}
+
+/* That device `i` has nothing of the host that one before it has. */
 static int check_alone(const Machine *machine, size_t i, struct err *e)
 {
 	const Device *d = machine->device[i];
-	int rc = 0;
 
-	for (size_t k = 0; k < sizeof(alone) / sizeof(alone[0]); k++) {
-		const char *own = *(char *const *)((const char *)d + alone[k].offset);
-
-		for (size_t j = 0; alone[k].has(d) && j < i; j++) {
-			const Device *other = machine->device[j];
-
-			if (!alone[k].has(other) ||
-			    strcmp(own, *(char *const *)((const char *)other + alone[k].offset)))
-				continue;
-			rc = err_also(e, EINVAL, "%s has the %s %s, which %s has", d->name,
-				      alone[k].what, own, other->name);
-			break;
-		}
-	}
-	return rc;
+	for (size_t k = 0; k < sizeof(alone) / sizeof(alone[0]); k++)
+		for (size_t j = 0; j < i; j++)
+			if (clash(k, d, machine->device[j]))
+				return err_also(e, EINVAL, "%s has the %s %s, which %s has, too",
+						d->name, alone[k].what,
+						*(char *const *)((const char *)d + alone[k].offset),
+						machine->device[j]->name);
+	return 0;
 }
 
 static const struct {

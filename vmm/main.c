@@ -122,6 +122,8 @@ static int boot(struct program *p, struct err *e)
 	int rc = devices_from_options(o, &config, e);
 
 	if (rc == 0)
+		rc = devices_check_host(config, e);
+	if (rc == 0)
 		rc = boot_from_options(&boot, o->demo_guest, o->kernel, o->initrd, o->cmdline, e);
 	if (rc < 0) {
 		if (config)
