@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "machine.h"
 #include "unix_socket.h"
 
 #define MAC_SIZE 6
@@ -130,13 +132,24 @@ static int set_mac(ProtobufCBinaryData *field, const uint8_t mac[MAC_SIZE])
 	return 0;
 }
 
+/* Six bytes, each as two digits; neither for a group of cards nor for none. */
 static int parse_mac(const char *text, uint8_t mac[MAC_SIZE])
 {
-	int end = 0;
-	int n = sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2],
-		       &mac[3], &mac[4], &mac[5], &end);
+	uint8_t any = 0;
 
-	return n == MAC_SIZE && text[end] == '\0' && !(mac[0] & 1) ? 0 : -EINVAL;
+	if (strlen(text) != 3 * MAC_SIZE - 1)
+		return -EINVAL;
+	for (size_t i = 0; i < MAC_SIZE; i++) {
+		const char *at = text + 3 * i;
+		const char digits[3] = { at[0], at[1] };
+
+		if (strspn(digits, "0123456789abcdefABCDEF") != 2 ||
+		    at[2] != (i + 1 < MAC_SIZE ? ':' : '\0'))
+			return -EINVAL;
+		mac[i] = (uint8_t)strtoul(digits, NULL, 16);
+		any |= mac[i];
+	}
+	return any && !(mac[0] & 1) ? 0 : -EINVAL;
 }
 
 /* A value of `option`; `value` is NULL where the key stands alone. */
@@ -326,6 +339,9 @@ int devices_from_options(const struct options *o, Machine **out, struct err *e)
 	machine__init(machine);
 	for (size_t i = 0; rc == 0 && i < NOPTIONS; i++)
 		rc = add_devices(&device_options[i], o, machine, e);
+	if (rc == 0 && machine->n_device > MACHINE_VIRTIO_MAX)
+		rc = err_usage(e, EINVAL, "%zu virtio devices: a machine has at most %d",
+			       machine->n_device, MACHINE_VIRTIO_MAX);
 	if (rc < 0) {
 		machine__free_unpacked(machine, NULL);
 		return rc;
@@ -476,6 +492,7 @@ static int check_socket(const Device *d, struct err *e)
 	char *slash = folder ? strrchr(folder, '/') : NULL;
 	const char *option = d->kind + strlen("virtio-");
 	auto_fd int fd = -1;
+	struct stat st;
 
 	if (strlen(d->path) > UNIX_PATH_MAX)
 		return err_also(e, EINVAL, "%s: the path %s is longer than %zu bytes", d->name,
@@ -486,12 +503,85 @@ static int check_socket(const Device *d, struct err *e)
 		return err_also(e, EINVAL,
 				"%s: no socket can be made in %s: %s; give another by --%s path=",
 				d->name, folder, strerror(errno), option);
+	/* As unix_listen() has it: what a server that has gone left there is replaced. */
 	fd = unix_connect(d->path);
 	if (fd >= 0 || fd == -EAGAIN)
 		return err_also(
 			e, EINVAL,
 			"%s: another program listens at %s; give another path by --%s path=",
 			d->name, d->path, option);
+	if (lstat(d->path, &st) == 0 && !S_ISSOCK(st.st_mode))
+		return err_also(e, EINVAL,
+				"%s: %s exists and is no socket; give another path by --%s path=",
+				d->name, d->path, option);
+	return 0;
+}
+
+static bool is_kind(const Device *d, const char *kind)
+{
+	return strcmp(d->kind, kind) == 0;
+}
+
+static bool has_tap(const Device *d)
+{
+	return is_kind(d, "virtio-net");
+}
+
+static bool has_socket(const Device *d)
+{
+	return is_kind(d, "virtio-vsock") || is_kind(d, "virtio-console");
+}
+
+static bool has_file(const Device *d)
+{
+	return is_kind(d, "virtio-blk") || is_kind(d, "virtio-pmem");
+}
+
+/* What it writes to is its own; many can read one file, also below overlays. */
+static bool writes_file(const Device *d)
+{
+	return has_file(d) && !d->read_only && !*d->overlay;
+}
+
+static bool writes_overlay(const Device *d)
+{
+	return has_file(d) && !d->read_only && *d->overlay;
+}
+
+/* What two devices cannot share: where one of them is of the first sort, and the other of the
+ * second. */
+static const struct {
+	const char *what;
+	size_t offset; /* of its name in Device */
+	bool (*owns)(const Device *d), (*uses)(const Device *d);
+} alone[] = {
+	{ "interface", KEY(tap), has_tap, has_tap },
+	{ "path", KEY(path), has_socket, has_socket },
+	{ "file", KEY(path), writes_file, has_file },
+	{ "overlay", KEY(overlay), writes_overlay, has_file },
+};
+
+static bool clash(size_t k, const Device *a, const Device *b)
+{
+	const char *of_a = *(char *const *)((const char *)a + alone[k].offset);
+	const char *of_b = *(char *const *)((const char *)b + alone[k].offset);
+
+	return ((alone[k].owns(a) && alone[k].uses(b)) || (alone[k].owns(b) && alone[k].uses(a))) &&
+	       strcmp(of_a, of_b) == 0;
+}
+
+/* That device `i` has nothing of the host that one before it has. */
+static int check_alone(const Machine *machine, size_t i, struct err *e)
+{
+	const Device *d = machine->device[i];
+
+	for (size_t k = 0; k < sizeof(alone) / sizeof(alone[0]); k++)
+		for (size_t j = 0; j < i; j++)
+			if (clash(k, d, machine->device[j]))
+				return err_also(e, EINVAL, "%s has the %s %s, which %s has, too",
+						d->name, alone[k].what,
+						*(char *const *)((const char *)d + alone[k].offset),
+						machine->device[j]->name);
 	return 0;
 }
 
@@ -508,11 +598,14 @@ int devices_check_host(const Machine *machine, struct err *e)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < machine->n_device; i++)
+	for (size_t i = 0; i < machine->n_device; i++) {
 		for (size_t k = 0; k < sizeof(host_checks) / sizeof(host_checks[0]); k++)
 			if (strcmp(machine->device[i]->kind, host_checks[k].kind) == 0 &&
 			    host_checks[k].check(machine->device[i], e) < 0)
 				rc = -EINVAL;
+		if (check_alone(machine, i, e) < 0)
+			rc = -EINVAL;
+	}
 	return rc;
 }
 

@@ -33,7 +33,8 @@ int devices_from_options(const struct options *o, Machine **out, struct err *e);
 int devices_override(Machine *machine, const struct options *o, struct err *e);
 
 /*
- * Whether the host has what network cards, sockets and consoles are to be given.
+ * Whether the host has what network cards, sockets and consoles are to be given,
+ * and no two devices are given the same.
  * Looks, and touches nothing. 0 or -EINVAL with a sentence for each that is not.
  */
 int devices_check_host(const Machine *machine, struct err *e);

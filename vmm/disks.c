@@ -10,6 +10,15 @@
 #include "virtio/blk.h"
 #include "virtio/pmem.h"
 
+static struct disk_identity identity_of(const struct stat *st)
+{
+	return (struct disk_identity){
+		.size = (uint64_t)st->st_size,
+		.inode = st->st_ino,
+		.mtime_ns = st->st_mtim.tv_sec * 1000000000LL + st->st_mtim.tv_nsec,
+	};
+}
+
 /* What a disk is, by its description: its size, and the file that is at the top. */
 static int look(const Device *d, struct disk_identity *id, struct err *e)
 {
@@ -21,11 +30,7 @@ static int look(const Device *d, struct disk_identity *id, struct err *e)
 		return err_sys(e, errno, "%s", d->path);
 	if (!S_ISREG(st.st_mode))
 		return err_refuse(e, EINVAL, "%s is no regular file", d->path);
-	*id = (struct disk_identity){
-		.size = (uint64_t)st.st_size,
-		.inode = st.st_ino,
-		.mtime_ns = st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec,
-	};
+	*id = identity_of(&st);
 	return 0;
 }
 
@@ -53,13 +58,28 @@ int disks_check_policy(struct machine *m, struct err *e)
 	return rc;
 }
 
-static int describe_one(const Device *d, SnapshotManifest *manifest)
+/* What a device's open file is: its path may be gone, or another's, by now. */
+static int identify(struct virtio *v, struct disk_identity *id)
 {
+	struct stat st;
+
+	if (v->ops == &virtio_blk_ops)
+		return disk_identify(virtio_blk_disk(v), id);
+	if (fstat(virtio_pmem_memory(v)->fd, &st) < 0)
+		return -errno;
+	*id = identity_of(&st);
+	return 0;
+}
+
+static int describe_one(struct machine *m, const Device *d, SnapshotManifest *manifest)
+{
+	struct virtio *v = machine_find_virtio(m, d->name);
 	struct disk_identity id;
 	Disk *out;
+	int rc = v ? identify(v, &id) : -ENODEV;
 
-	if (look(d, &id, NULL) < 0)
-		return -EIO;
+	if (rc < 0)
+		return rc;
 	out = malloc(sizeof(*out));
 	if (!out)
 		return -ENOMEM;
@@ -83,7 +103,7 @@ int disks_describe(struct machine *m, SnapshotManifest *manifest)
 		return -ENOMEM;
 	for (size_t i = 0; rc == 0 && i < m->config->n_device; i++)
 		if (is_disk(m->config->device[i]))
-			rc = describe_one(m->config->device[i], manifest);
+			rc = describe_one(m, m->config->device[i], manifest);
 	return rc;
 }
 

@@ -175,12 +175,19 @@ static int iothread_for(struct machine *m, const struct virtio_ops *ops, struct 
 	return rc;
 }
 
+void machine_virtio_place(unsigned i, uint64_t *address, uint32_t *irq)
+{
+	*address = VIRTIO_AT + (uint64_t)i * VIRTIO_MMIO_SIZE;
+	*irq = virtio_irqs[i];
+}
+
 /* The window and the interrupt of the next device, into its description. */
 static int assign(const struct machine *m, Device *d, struct err *e)
 {
-	const uint64_t address = VIRTIO_AT + (uint64_t)m->nvirtio * VIRTIO_MMIO_SIZE;
-	const uint32_t irq = virtio_irqs[m->nvirtio];
+	uint64_t address;
+	uint32_t irq;
 
+	machine_virtio_place(m->nvirtio, &address, &irq);
 	if (d->address == 0) {
 		d->address = address;
 		d->interrupt = irq;
@@ -497,7 +504,8 @@ static void check_profile(const struct machine *m, const struct vm *vm)
 int machine_boot(struct machine *m, struct err *e)
 {
 	struct acpi_window windows[MACHINE_VIRTIO_MAX];
-	const struct acpi_config acpi = { m->ncpus, windows, list_windows(m, windows), m->generation };
+	const struct acpi_config acpi = { m->ncpus, windows, list_windows(m, windows),
+					  m->generation };
 	struct vdev *devices[MACHINE_DEVICES_MAX];
 	unsigned n;
 	struct vm fresh;

@@ -122,6 +122,9 @@ struct machine_builtin {
 };
 bool machine_builtin(unsigned i, struct machine_builtin *out);
 
+/* Where the guest finds the i-th virtio device, i < MACHINE_VIRTIO_MAX. */
+void machine_virtio_place(unsigned i, uint64_t *address, uint32_t *irq);
+
 /* The newest version of the state of a kind of device; false: the kind is unknown. */
 bool machine_kind_version(const char *kind, uint32_t *version);
 

@@ -119,19 +119,25 @@ static int boot(struct program *p, struct err *e)
 	const struct options *o = &p->options;
 	Machine *config = NULL;
 	struct boot boot;
-	int rc = boot_from_options(&boot, o->demo_guest, o->kernel, o->initrd, o->cmdline, e);
+	int rc = devices_from_options(o, &config, e);
 
-	if (rc < 0)
+	if (rc == 0)
+		rc = devices_check_host(config, e);
+	if (rc == 0)
+		rc = boot_from_options(&boot, o->demo_guest, o->kernel, o->initrd, o->cmdline, e);
+	if (rc < 0) {
+		if (config)
+			machine__free_unpacked(config, NULL);
 		return rc;
+	}
 	rc = init_machine(p, o->processors ? o->processors : 1, e);
 	if (!p->has_machine) {
+		machine__free_unpacked(config, NULL);
 		boot_free(&boot);
 		return rc;
 	}
 	p->machine.boot = boot;
 	p->machine.cpu_profile = p->options.cpu;
-	if (rc == 0)
-		rc = devices_from_options(o, &config, e);
 	if (rc == 0)
 		rc = make_ram(p, e);
 	timing_mark(&p->timing, "ram");

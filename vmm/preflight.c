@@ -15,6 +15,7 @@
 #include "cpuid.h"
 #include "machine.h"
 #include "msr.h"
+#include "virtio/virtio.h"
 
 #define NAMES_MAX 700 /* bytes of a list of names in a sentence */
 #define MSRS_SAID 8   /* MSRs named in a sentence */
@@ -429,29 +430,84 @@ static bool is_builtin(const char *name)
 	return false;
 }
 
-/* A device that this machine has and others need not. */
-static int check_other(const VmState *s, const Device *d, struct err *e)
+/* That the device, the n-th virtio one, is where this program has it, and is not one too many. */
+static int check_place(const SnapshotManifest *m, const Device *d, unsigned n, struct err *e)
+{
+	const struct virtio_ops *ops = virtio_find_kind(d->kind);
+	unsigned same = 0;
+	uint64_t address;
+	uint32_t irq;
+
+	for (size_t i = 0; m->machine->device[i] != d; i++)
+		same += strcmp(m->machine->device[i]->kind, d->kind) == 0;
+	if (same >= ops->max || n >= MACHINE_VIRTIO_MAX)
+		return err_also(e, EINVAL,
+				"the snapshot has too many devices for %.64s: at most %u of its "
+				"kind, %d in all",
+				d->name, ops->max, MACHINE_VIRTIO_MAX);
+	machine_virtio_place(n, &address, &irq);
+	if (d->address == 0 || (d->address == address && d->interrupt == irq))
+		return 0;
+	return err_also(e, EINVAL,
+			"the snapshot has device %.64s at 0x%llx, interrupt %u; this program at "
+			"0x%llx, interrupt %u",
+			d->name, (unsigned long long)d->address, d->interrupt,
+			(unsigned long long)address, irq);
+}
+
+/* What its state says of itself, against the RAM that the manifest says there is. */
+static int check_virtio_state(const SnapshotManifest *m, const VmState *s, const Device *d,
+			      struct err *e)
+{
+	const DeviceState *state = find_state(s, d->name);
+	struct ram shape = { .size = m->memory_size_bytes };
+	struct err found = { 0 };
+
+	if (!state)
+		return 0;
+	shape.nregions = ram_layout(shape.size, shape.region);
+	if (virtio_check_state(virtio_find_kind(d->kind), d->name, &shape, state->state.data,
+			       state->state.len, &found) < 0)
+		return err_also(e, EINVAL, "%s", found.text);
+	return 0;
+}
+
+/* A device that this machine has and others need not; n: how many such are before it. */
+static int check_other(const SnapshotManifest *m, const VmState *s, const Device *d, unsigned n,
+		       struct err *e)
 {
 	uint32_t newest;
+	int rc = 0;
 
-	if (is_builtin(d->name))
-		return 0;
 	if (!machine_kind_version(d->kind, &newest))
 		return err_also(e, EINVAL,
 				"the snapshot has a device %.64s of kind '%.64s', which is unknown",
 				d->name, d->kind);
-	return s ? check_state(s, d->name, newest, e) : 0;
+	if (virtio_find_kind(d->kind))
+		rc = check_place(m, d, n, e);
+	else /* two would have the same ports */
+		rc = err_also(e, EINVAL, "the snapshot has a %s more than this program: %.64s",
+			      d->kind, d->name);
+	if (!s)
+		return rc;
+	if (check_state(s, d->name, newest, e) < 0)
+		return -EINVAL;
+	if (virtio_find_kind(d->kind) && check_virtio_state(m, s, d, e) < 0)
+		return -EINVAL;
+	return rc;
 }
 
 int preflight_devices(const SnapshotManifest *m, const VmState *s, struct err *e)
 {
 	struct machine_builtin b;
+	unsigned n = 0;
 	int rc = 0;
 
 	for (unsigned i = 0; machine_builtin(i, &b); i++)
 		rc |= check_builtin(m, s, &b, e);
 	for (size_t i = 0; m->machine && i < m->machine->n_device; i++)
-		rc |= check_other(s, m->machine->device[i], e);
+		if (!is_builtin(m->machine->device[i]->name))
+			rc |= check_other(m, s, m->machine->device[i], n++, e);
 	for (size_t i = 0; s && i < s->n_device; i++) {
 		const char *name = s->device[i]->name;
 

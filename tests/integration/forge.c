@@ -7,7 +7,10 @@
  * vendor, tsc_khz, clock (seconds), cpuid=FUNCTION.INDEX.REGISTER.BIT (sets a
  * bit: cpuid=7.0.ebx.16); state_version, state_kvm_version, state_vcpu_version,
  * state_device_version (of the last one), state_device_name, state_device_more
- * (one of this name), state_msr=INDEX:VALUE (of the last vCPU).
+ * (one of this name), state_msr=INDEX:VALUE (of the last vCPU); of the device
+ * NAME: device=NAME.FIELD=VALUE with kind, name, address, interrupt, path, tap;
+ * state_virtio=NAME.FIELD=VALUE with status, id, and of its first queue size,
+ * ready, desc, next_avail.
  */
 #include <fcntl.h>
 #include <libgen.h>
@@ -75,6 +78,91 @@ static bool add_device(VmState *s, char *name)
 	return true;
 }
 
+/* "NAME.FIELD=VALUE", cut into its parts. */
+static bool cut(char *value, char **field, char **to)
+{
+	*field = strchr(value, '.');
+	*to = *field ? strchr(*field, '=') : NULL;
+	if (!*to)
+		return false;
+	*(*field)++ = '\0';
+	*(*to)++ = '\0';
+	return true;
+}
+
+static bool set_device(SnapshotManifest *m, char *value)
+{
+	char *field, *to;
+
+	if (!cut(value, &field, &to) || !m->machine)
+		return false;
+	for (size_t i = 0; i < m->machine->n_device; i++) {
+		Device *d = m->machine->device[i];
+
+		if (strcmp(d->name, value) != 0)
+			continue;
+		if (strcmp(field, "kind") == 0)
+			d->kind = to;
+		else if (strcmp(field, "name") == 0)
+			d->name = to;
+		else if (strcmp(field, "path") == 0)
+			d->path = to;
+		else if (strcmp(field, "tap") == 0)
+			d->tap = to;
+		else if (strcmp(field, "address") == 0)
+			d->address = strtoull(to, NULL, 0);
+		else if (strcmp(field, "interrupt") == 0)
+			d->interrupt = (uint32_t)strtoul(to, NULL, 0);
+		else
+			return false;
+		return true;
+	}
+	return false;
+}
+
+static bool set_virtio_field(VirtioState *v, const char *field, uint64_t number)
+{
+	VirtqState *q = v->n_queue ? v->queue[0] : NULL;
+
+	if (strcmp(field, "status") == 0)
+		v->status = (uint32_t)number;
+	else if (strcmp(field, "id") == 0)
+		v->device_id = (uint32_t)number;
+	else if (q && strcmp(field, "size") == 0)
+		q->size = (uint32_t)number;
+	else if (q && strcmp(field, "ready") == 0)
+		q->ready = number != 0;
+	else if (q && strcmp(field, "desc") == 0)
+		q->desc = number;
+	else if (q && strcmp(field, "next_avail") == 0)
+		q->next_avail = (uint32_t)number;
+	else
+		return false;
+	return true;
+}
+
+static bool set_virtio(VmState *s, char *value)
+{
+	char *field, *to;
+
+	if (!cut(value, &field, &to))
+		return false;
+	for (size_t i = 0; i < s->n_device; i++) {
+		DeviceState *d = s->device[i];
+		VirtioState *v;
+
+		if (strcmp(d->name, value) != 0)
+			continue;
+		v = virtio_state__unpack(NULL, d->state.len, d->state.data);
+		if (!v || !set_virtio_field(v, field, strtoull(to, NULL, 0)))
+			return false;
+		d->state.data = malloc(virtio_state__get_packed_size(v) + 1);
+		d->state.len = d->state.data ? virtio_state__pack(v, d->state.data) : 0;
+		return d->state.data;
+	}
+	return false;
+}
+
 static bool set_state(VmState *s, const char *field, char *value)
 {
 	const uint32_t number = (uint32_t)strtoul(value, NULL, 0);
@@ -91,6 +179,8 @@ static bool set_state(VmState *s, const char *field, char *value)
 		s->device[s->n_device - 1]->name = value;
 	else if (strcmp(field, "state_device_more") == 0)
 		return add_device(s, value);
+	else if (strcmp(field, "state_virtio") == 0)
+		return set_virtio(s, value);
 	else if (strcmp(field, "state_msr") == 0)
 		return set_msr(s->vcpu[s->n_vcpu - 1], value);
 	else
@@ -118,6 +208,8 @@ static bool set(SnapshotManifest *m, const char *field, char *value)
 		m->clock->seconds = strtoll(value, NULL, 0);
 	else if (strcmp(field, "vendor") == 0)
 		m->cpu->vendor = value;
+	else if (strcmp(field, "device") == 0)
+		return set_device(m, value);
 	else if (strcmp(field, "cpuid") == 0)
 		return set_cpuid(m, value);
 	else if (strcmp(field, "architecture") == 0)

@@ -210,6 +210,13 @@ int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e);
  */
 void virtio_kick_all(struct virtio *v);
 
+/*
+ * Whether a device of that kind can be loaded with this state, as far as can be
+ * said without the device: `ram` need not be mapped. Hostile input. 0 or -EINVAL.
+ */
+int virtio_check_state(const struct virtio_ops *ops, const char *name, const struct ram *ram,
+		       const uint8_t *buf, size_t len, struct err *e);
+
 /* Every device is loaded: tells the device that it is another VM's now. */
 void virtio_restored(struct virtio *v);
 

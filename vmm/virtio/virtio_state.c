@@ -50,8 +50,8 @@ int virtio_save(struct vdev *d, uint8_t **buf, size_t *len)
 	return 0;
 }
 
-#define REFUSE(e, d, fmt, ...)                                                                     \
-	err_refuse(e, EINVAL, "the saved state of %s " fmt, (d)->name, __VA_ARGS__)
+#define REFUSE(e, name, fmt, ...)                                                                  \
+	err_refuse(e, EINVAL, "the saved state of %.64s " fmt, name, __VA_ARGS__)
 
 /* Feature words that this device and its driver can have. */
 static int check_features(const struct virtio *v, const VirtioState *m, struct err *e)
@@ -59,19 +59,20 @@ static int check_features(const struct virtio *v, const VirtioState *m, struct e
 	const uint64_t missing = m->features & ~v->features;
 
 	if (missing)
-		return REFUSE(e, &v->dev, "needs features 0x%llx, which it cannot have here",
+		return REFUSE(e, v->dev.name, "needs features 0x%llx, which it cannot have here",
 			      (unsigned long long)missing);
 	if (!(m->status & VIRTIO_CONFIG_S_FEATURES_OK))
 		return 0;
 	if (m->driver_features & ~m->features)
-		return REFUSE(e, &v->dev, "has features 0x%llx accepted, which were not offered",
+		return REFUSE(e, v->dev.name,
+			      "has features 0x%llx accepted, which were not offered",
 			      (unsigned long long)(m->driver_features & ~m->features));
 	if (!(m->driver_features >> VIRTIO_F_VERSION_1 & 1))
-		return REFUSE(e, &v->dev, "has %s not accepted", "VERSION_1");
+		return REFUSE(e, v->dev.name, "has %s not accepted", "VERSION_1");
 	return 0;
 }
 
-static int check_status(const struct virtio *v, const VirtioState *m, struct err *e)
+static int check_status(const char *name, const VirtioState *m, struct err *e)
 {
 	const uint32_t s = m->status, begun = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
 	bool ready = false;
@@ -82,30 +83,38 @@ static int check_status(const struct virtio *v, const VirtioState *m, struct err
 	    ((s & VIRTIO_CONFIG_S_FEATURES_OK) && (s & begun) != begun) ||
 	    ((s & VIRTIO_CONFIG_S_DRIVER_OK) && !(s & VIRTIO_CONFIG_S_FEATURES_OK)) ||
 	    (ready && !(s & VIRTIO_CONFIG_S_FEATURES_OK)))
-		return REFUSE(e, &v->dev, "has a status 0x%x, which cannot be", s);
+		return REFUSE(e, name, "has a status 0x%x, which cannot be", s);
 	if (m->interrupt_status & ~(uint32_t)INTERRUPTS_KNOWN)
-		return REFUSE(e, &v->dev, "has interrupts 0x%x, which it does not have",
+		return REFUSE(e, name, "has interrupts 0x%x, which it does not have",
 			      m->interrupt_status);
 	return 0;
 }
 
+/* What is wrong with any device of that kind. */
+static int check_kind(const struct virtio_ops *ops, const char *name, const VirtioState *m,
+		      struct err *e)
+{
+	if (m->device_id != ops->id)
+		return REFUSE(e, name, "is of a virtio device of type %u, not %u", m->device_id,
+			      ops->id);
+	if (m->device_version > ops->version)
+		return REFUSE(e, name, "is of version %u, this program reads up to %u",
+			      m->device_version, ops->version);
+	if (m->device.len && !ops->load)
+		return REFUSE(e, name, "has %zu bytes of its own, which are unknown",
+			      m->device.len);
+	return check_status(name, m, e);
+}
+
 static int check(const struct virtio *v, const VirtioState *m, struct err *e)
 {
-	int rc;
+	int rc = check_kind(v->ops, v->dev.name, m, e);
 
-	if (m->device_id != v->ops->id)
-		return REFUSE(e, &v->dev, "is of a virtio device of type %u, not %u", m->device_id,
-			      v->ops->id);
-	if (m->device_version > v->ops->version)
-		return REFUSE(e, &v->dev, "is of version %u, this program reads up to %u",
-			      m->device_version, v->ops->version);
+	if (rc < 0)
+		return rc;
 	if (m->n_queue != v->nqueues)
-		return REFUSE(e, &v->dev, "has %zu queues, not %u", m->n_queue, v->nqueues);
-	if (m->device.len && !v->ops->load)
-		return REFUSE(e, &v->dev, "has %zu bytes of its own, which are unknown",
-			      m->device.len);
-	rc = check_features(v, m, e);
-	return rc < 0 ? rc : check_status(v, m, e);
+		return REFUSE(e, v->dev.name, "has %zu queues, not %u", m->n_queue, v->nqueues);
+	return check_features(v, m, e);
 }
 
 /* Under lock; where it fails the device is to be reset. */
@@ -149,15 +158,40 @@ static int load_message(struct virtio *v, const VirtioState *m, struct err *e)
 	return rc;
 }
 
-int virtio_load(struct vdev *d, const uint8_t *buf, size_t len, struct err *e)
+static VirtioState *decode(const char *name, const uint8_t *buf, size_t len, struct err *e)
 {
 	VirtioState *m = (VirtioState *)proto_unpack_bounded(&virtio_state__descriptor, buf, len,
 							     len + DECODE_ROOM);
-	int rc;
 
 	if (!m)
-		return err_refuse(e, EINVAL, "the saved state of %s cannot be parsed", d->name);
-	rc = load_message(virtio_of(d), m, e);
-	virtio_state__free_unpacked(m, NULL);
+		REFUSE(e, name, "%s", "cannot be parsed");
+	return m;
+}
+
+int virtio_load(struct vdev *d, const uint8_t *buf, size_t len, struct err *e)
+{
+	VirtioState *m = decode(d->name, buf, len, e);
+	int rc = m ? load_message(virtio_of(d), m, e) : -EINVAL;
+
+	if (m)
+		virtio_state__free_unpacked(m, NULL);
+	return rc;
+}
+
+int virtio_check_state(const struct virtio_ops *ops, const char *name, const struct ram *ram,
+		       const uint8_t *buf, size_t len, struct err *e)
+{
+	VirtioState *m = decode(name, buf, len, e);
+	int rc = m ? check_kind(ops, name, m, e) : -EINVAL;
+
+	if (rc == 0 && m->n_queue > VIRTIO_QUEUES_MAX)
+		rc = REFUSE(e, name, "has %zu queues", m->n_queue);
+	for (size_t q = 0; rc == 0 && q < m->n_queue; q++) {
+		struct virtq any = { .size_max = VIRTQ_SIZE_MAX };
+
+		rc = virtq_load(&any, m->queue[q], ram, name, e);
+	}
+	if (m)
+		virtio_state__free_unpacked(m, NULL);
 	return rc;
 }
