@@ -246,6 +246,7 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(open, "reports"),
 	CALL(stat, "reports"),
 	CALL(lstat, "reports"),
+	CALL(getdents, "the threads of the process"),
 	CALL(getdents64, "the threads of the process"),
 	CALL(pipe2, "is an address readable?"),
 	CALL(pipe, "is an address readable?"),

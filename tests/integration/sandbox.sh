@@ -38,7 +38,9 @@ done
 
 # Its publisher dies: the next save has another, and that one's successor as well.
 for n in 1 2; do
-	kill -9 "$(pgrep -f "snapctl --store|snapctl publish" -g "$publisher" | head -n 1)"
+	now=$(pgrep -f "snapctl publish" -g "$publisher" | head -n 1)
+	kill -9 "$now"
+	until_true 10 gone "$now" || fail "the publisher does not die"
 	ctl a "save-snapshot again$n" >"$WORK/out" || fail "$(cat "$WORK/out")"
 	ticks_on a
 done

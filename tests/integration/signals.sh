@@ -73,8 +73,9 @@ expect 0 "$BIN/snapctl" verify --all
 # A publisher that is killed between two saves is replaced by the next one.
 start_vmm a --demo-guest --memory 4M
 wait_line a '^tick 3 '
-kill -9 "$(publisher_of a)"
-sleep 0.1
+publisher=$(publisher_of a)
+kill -9 "$publisher"
+until_true 10 gone "$publisher" || fail "the publisher does not die"
 ctl a "snap orphan" >"$WORK/out" || fail "no other publisher: $(cat "$WORK/out")"
 expect 0 "$BIN/snapctl" verify orphan
 ticks_on a
