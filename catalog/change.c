@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <time.h>
@@ -17,33 +18,58 @@
 #include "catalog/verify.h"
 #include "proto/snapdir.h"
 
-/* A memory.bin that has other names: its stamp must outlive our unlink of this one. */
+/* A file that has other names: its stamp must outlive our unlink of this one. */
 struct kept_stamp {
-	int fd; /* -1: nothing to keep */
-	bool held;
+	int fd;
 	uint8_t digest[DIGEST_SIZE];
 };
 
-static struct kept_stamp keep_stamp(struct store *store, int dirfd)
+struct kept_stamps {
+	struct kept_stamp *stamp; /* owned */
+	size_t n;
+};
+
+/* Keeps the stamp of a file that has one, and other names. */
+static void keep_stamp(struct store *store, const struct snapdir *d, size_t i,
+		       struct kept_stamps *k)
 {
-	struct kept_stamp k = { .fd = -1 };
-	struct snapdir d;
+	struct snapdir_file f;
+	auto_fd int fd = -1;
 	struct stat st;
+
+	proto_snapdir_file(d->manifest, i, &f);
+	fd = proto_snapdir_open_file(d, &f, "", NULL);
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_nlink < 2 ||
+	    !cat_stamp_holds(store, fd, f.digest))
+		return;
+	memcpy(k->stamp[k->n].digest, f.digest, DIGEST_SIZE);
+	k->stamp[k->n++].fd = take_fd(&fd);
+}
+
+static struct kept_stamps keep_stamps(struct store *store, int dirfd)
+{
+	struct kept_stamps k = { 0 };
+	struct snapdir d;
+	size_t n;
 	int copy = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
 
 	if (copy < 0 || proto_snapdir_open_fd(&d, copy, "", NULL) < 0)
 		return k;
-	k.fd = proto_snapdir_open_memory(&d, "", NULL);
-	if (k.fd >= 0 && (fstat(k.fd, &st) < 0 || st.st_nlink < 2)) {
-		close(k.fd);
-		k.fd = -1;
-	}
-	if (k.fd >= 0) {
-		memcpy(k.digest, d.manifest->memory_digest.data, DIGEST_SIZE);
-		k.held = cat_stamp_holds(store, k.fd, k.digest);
-	}
+	n = proto_snapdir_files(d.manifest);
+	k.stamp = calloc(n, sizeof(*k.stamp));
+	for (size_t i = 0; k.stamp && i < n; i++)
+		keep_stamp(store, &d, i, &k);
 	proto_snapdir_close(&d);
 	return k;
+}
+
+static void follow_stamps(struct store *store, struct kept_stamps *k)
+{
+	for (size_t i = 0; i < k->n; i++) {
+		cat_stamp_follow(store, k->stamp[i].fd, k->stamp[i].digest, true);
+		close(k->stamp[i].fd);
+	}
+	free(k->stamp);
 }
 
 static int move_to_trash(struct store *store, const char *name, char unique[UUID_TEXT_MAX],
@@ -67,7 +93,7 @@ static int move_to_trash(struct store *store, const char *name, char unique[UUID
 
 static int remove_dir(struct store *store, const char *name, int dirfd, struct err *e)
 {
-	struct kept_stamp k;
+	struct kept_stamps k;
 	char unique[UUID_TEXT_MAX];
 	int rc;
 
@@ -79,17 +105,14 @@ static int remove_dir(struct store *store, const char *name, int dirfd, struct e
 	rc = cat_index_mark_removing(store, name, e);
 	if (rc < 0)
 		return rc;
-	k = keep_stamp(store, dirfd);
+	k = keep_stamps(store, dirfd);
 	rc = move_to_trash(store, name, unique, e);
 	if (rc == 0) {
 		rc = cat_tree_remove(store->trash, unique);
 		if (rc < 0)
 			err_sys(e, -rc, "cannot empty %s/trash/%s", store->path, unique);
 	}
-	if (k.fd >= 0) {
-		cat_stamp_follow(store, k.fd, k.digest, k.held);
-		close(k.fd);
-	}
+	follow_stamps(store, &k);
 	return rc;
 }
 

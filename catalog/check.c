@@ -69,29 +69,83 @@ static int keep_id(struct check *c, const struct cat_row *row)
 	return 0;
 }
 
-static int check_modes(struct check *c, const struct cat_row *row)
+/* `file` in the directory of a snapshot, "" for that itself. */
+static int check_mode(struct check *c, const struct cat_row *row, const char *file)
 {
-	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_MEMORY };
-	char path[CAT_NAME_MAX + 32], mend[CAT_NAME_MAX + 8192];
+	char path[CAT_NAME_MAX + SNAPDIR_PATH_MAX + 2], mend[CAT_NAME_MAX + 8192];
 	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/%s", row->name, file);
+	if (fstatat(c->store->snapshots, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	if (S_ISREG(st.st_mode) && (st.st_mode & 0222))
+		return find(c, row->name,
+			    command(mend, sizeof(mend), "chmod 0400 %s/snapshots/%s",
+				    c->store->path, path),
+			    "%s can be written", file);
+	if (st.st_mode & 0007)
+		return find(c, row->name,
+			    command(mend, sizeof(mend), "chmod o= %s/snapshots/%s", c->store->path,
+				    path),
+			    "%s is open to everybody, and RAM holds secrets",
+			    *file ? file : "its directory");
+	return 0;
+}
+
+static bool has_file(const SnapshotManifest *m, const char *path)
+{
+	const size_t n = proto_snapdir_files(m);
+
+	for (size_t i = 0; i < n; i++) {
+		struct snapdir_file f;
+
+		proto_snapdir_file(m, i, &f);
+		if (strcmp(f.path, path) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* What lies in disks/ and is no file of the manifest's. What is missing makes it damaged. */
+static int check_disks(struct check *c, const struct cat_row *row, const struct snapdir *d)
+{
+	int fd = openat(d->dirfd, SNAPDIR_DISKS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	auto_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	char path[sizeof(SNAPDIR_DISKS) + 256];
+	struct dirent *entry;
 	int rc = 0;
 
-	for (size_t i = 0; rc == 0 && i < 4; i++) {
-		snprintf(path, sizeof(path), "%s/%s", row->name, files[i]);
-		if (fstatat(c->store->snapshots, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	while (dir && rc == 0 && (entry = readdir(dir))) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		if (S_ISREG(st.st_mode) && (st.st_mode & 0222))
-			rc = find(c, row->name,
-				  command(mend, sizeof(mend), "chmod 0400 %s/snapshots/%s",
-					  c->store->path, path),
-				  "%s can be written", files[i]);
-		else if (st.st_mode & 0007)
-			rc = find(c, row->name,
-				  command(mend, sizeof(mend), "chmod o= %s/snapshots/%s",
-					  c->store->path, path),
-				  "%s is open to everybody, and RAM holds secrets",
-				  *files[i] ? files[i] : "its directory");
+		snprintf(path, sizeof(path), SNAPDIR_DISKS "/%s", entry->d_name);
+		if (!has_file(d->manifest, path))
+			rc = find(c, row->name, "", "%s is in it and not in its manifest", path);
 	}
+	return rc;
+}
+
+static int check_files(struct check *c, const struct cat_row *row)
+{
+	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_DISKS,
+					     SNAPDIR_MEMORY };
+	struct snapdir d;
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < sizeof(files) / sizeof(files[0]); i++)
+		rc = check_mode(c, row, files[i]);
+	if (rc || proto_snapdir_open(&d, c->store->snapshots, row->name, row->name, NULL) < 0)
+		return rc;
+	/* memory.bin is number 0. */
+	for (size_t i = 1; rc == 0 && i < proto_snapdir_files(d.manifest); i++) {
+		struct snapdir_file f;
+
+		proto_snapdir_file(d.manifest, i, &f);
+		rc = check_mode(c, row, f.path);
+	}
+	if (rc == 0)
+		rc = check_disks(c, row, &d);
+	proto_snapdir_close(&d);
 	return rc;
 }
 
@@ -121,7 +175,7 @@ static int check_row(void *arg, const struct cat_row *row)
 	}
 	if (rc == 0)
 		rc = keep_id(c, row);
-	return rc ? rc : check_modes(c, row);
+	return rc ? rc : check_files(c, row);
 }
 
 static int by_id(const void *a, const void *b)

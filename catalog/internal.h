@@ -97,8 +97,11 @@ void cat_store_sweep(struct store *store);
 
 /* --- reading.c: one snapshot directory as a row --- */
 
-/* {inode, mtime, ctime} of manifest, state and memory: equal while none of them changed. */
-#define FINGERPRINT_WORDS 9
+/*
+ * {inode, mtime, ctime} of manifest, state and memory, and of disks/ and what is
+ * in it summed up: equal while none of them changed.
+ */
+#define FINGERPRINT_WORDS 12
 
 struct reading {
 	struct cat_row row; /* status: unverified, valid (stamped) or damaged */

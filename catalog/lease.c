@@ -83,3 +83,17 @@ int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress 
 
 	return digest_verity_fd(fd, size, &both, digest);
 }
+
+static void on_part(void *arg, uint64_t done, uint64_t total)
+{
+	const struct progress_sum *sum = arg;
+
+	(void)total;
+	if (sum->whole && sum->whole->fn)
+		sum->whole->fn(sum->whole->arg, sum->before + done, sum->total);
+}
+
+struct io_progress cat_progress_part(struct progress_sum *sum)
+{
+	return (struct io_progress){ on_part, sum };
+}

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -139,6 +141,66 @@ int cat_place_make(struct place *p, struct store *store, const char *name, struc
 	rc = make(p, store, name, e);
 	if (rc < 0)
 		cat_place_drop(p);
+	return rc;
+}
+
+/* --- disks that are to be kept there --- */
+
+/* The mount that fd was reached through: a link never crosses one. 0: not known. */
+static uint64_t mount_of(int fd)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &x) < 0 || !(x.stx_mask & STATX_MNT_ID))
+		return 0;
+	return x.stx_mnt_id;
+}
+
+static int elsewhere(const struct place *p, const char *device, const char *what, struct err *e)
+{
+	return err_refuse(e, EXDEV,
+			  "%s lies on another %s than %s: keep the store beside it, or start vmm "
+			  "with --disk-policy external",
+			  device, what, p->in_store ? "the store" : p->path);
+}
+
+static int check_disk(const struct place *p, const char *device, int fd, struct err *e)
+{
+	struct stat st, dir;
+	int flags = 0;
+
+	if (fstat(fd, &st) < 0 || fstat(p->dir, &dir) < 0)
+		return err_sys(e, errno, "cannot stat %s", device);
+	if (!S_ISREG(st.st_mode))
+		return err_refuse(e, EINVAL,
+				  "%s is not a regular file, so it cannot be kept with a snapshot: "
+				  "start vmm with --disk-policy external",
+				  device);
+	if (st.st_dev != dir.st_dev)
+		return elsewhere(p, device, "file system", e);
+	if (mount_of(fd) != mount_of(p->dir))
+		return elsewhere(p, device, "mount", e);
+	if (st.st_uid != geteuid() && geteuid() != 0)
+		return err_refuse(e, EPERM,
+				  "%s belongs to another user, so it cannot be kept with a "
+				  "snapshot: start vmm with --disk-policy external",
+				  device);
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+		return err_refuse(e, EPERM,
+				  "%s is immutable or append-only, so it cannot be kept with a "
+				  "snapshot: chattr -ia it, or start vmm with --disk-policy "
+				  "external",
+				  device);
+	return 0;
+}
+
+int cat_place_check_disks(const struct place *p, char *const *names, const int *fds, size_t n,
+			  struct err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		rc = check_disk(p, names[i], fds[i], e);
 	return rc;
 }
 

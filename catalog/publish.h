@@ -3,6 +3,7 @@
  * made in, and the order in which it becomes durable and visible.
  *
  *	RAM synced; never-written space given back; linked or copied
+ *	the frozen files of disks linked into disks/
  *	digests; state.bin; chmod; manifest.bin last; each file and the directory synced
  *	renameat2(RENAME_NOREPLACE): published; both parents synced; index
  *
@@ -56,7 +57,20 @@ int cat_place_publish(struct place *p, struct store *store, struct err *e);
  */
 int cat_rename_new(int from_at, const char *from, int to_at, const char *to, struct store *store);
 
+/*
+ * The files of disks that are to be kept, as they are now: refuses, by the name
+ * of its device, one that could not be linked into the place. 0 or a negative errno.
+ */
+int cat_place_check_disks(const struct place *p, char *const *names, const int *fds, size_t n,
+			  struct err *e);
+
 #define SAVE_NOTICES 2
+
+/* A stamp that has to wait until the file's ctime is old enough, under its lease. */
+struct due_stamp {
+	struct lease lease;
+	uint8_t digest[DIGEST_SIZE];
+};
 
 /* What is saved; all of it comes from a process that may be hostile. */
 struct save {
@@ -64,21 +78,26 @@ struct save {
 	struct place *place;
 	int draft, state, ram; /* descriptors, the caller's */
 	bool link_ram;	       /* ram is the file that this publisher made, to be linked */
+	const int *disks;      /* n_disks frozen files, in the order of the draft; the caller's */
+	size_t n_disks;
 	struct io_progress *progress;
 
 	/* what came of it */
 	uint8_t id[UUID_SIZE];
 	uint8_t manifest_digest[DIGEST_SIZE];
-	uint8_t memory_digest[DIGEST_SIZE];
 	char notice[SAVE_NOTICES][256];
 	size_t n_notice;
-	struct lease lease;    /* alive where the stamp has to wait: the caller's to drop */
-	int64_t stamp_wait_ns; /* for how long */
+	struct due_stamp *due; /* the caller's: leases to drop, then to free */
+	size_t n_due;
+	int64_t stamp_wait_ns; /* for how long they wait */
+	bool unstamped;	       /* a file of it gets no stamp at all */
 };
 
 /*
  * Publishes. On success the place is used up. On failure nothing of it is
- * left, but the place itself, which the caller drops. 0 or a negative errno.
+ * left, but the place itself, which the caller drops, and the files have the
+ * modes that they had. RAM that cannot be linked is copied, and that is said;
+ * a disk that cannot be linked is a failure. 0 or a negative errno.
  */
 int cat_save_commit(struct save *s, struct err *e);
 
@@ -95,6 +114,13 @@ int cat_ram_make(struct store *store, uint64_t size, bool reserve, struct err *e
  * (part of) a snapshot is refused; else it is emptied to zeros.
  */
 int cat_ram_open(const char *path, uint64_t size, bool reserve, struct err *e);
+
+/*
+ * A new empty file in STORE/ram without a name, for a disk: to be linked into a
+ * snapshot later, so a file system that has no such files is refused. Returns
+ * the writable descriptor or a negative errno.
+ */
+int cat_file_make(struct store *store, struct err *e);
 
 /* Gives the space back that was reserved and never written. Failing is no harm. */
 void cat_ram_give_back(int fd);

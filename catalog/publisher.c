@@ -27,10 +27,11 @@ struct publisher {
 	int ram;	     /* the RAM file that was made, read-only; -1: none */
 	struct place place;
 
-	/* A stamp that has to wait until the file's ctime is old enough. */
-	struct lease lease;
+	/* Stamps of the last snapshot that have to wait until its files are old enough. */
+	struct due_stamp *due; /* owned */
+	size_t n_due;
 	int64_t stamp_at_ns; /* CLOCK_MONOTONIC */
-	uint8_t memory_digest[DIGEST_SIZE], manifest_digest[DIGEST_SIZE];
+	uint8_t manifest_digest[DIGEST_SIZE];
 	char name[CAT_NAME_MAX + 1];
 
 	int64_t told_ns; /* when progress was last sent */
@@ -81,29 +82,43 @@ static void tell_progress(void *arg, uint64_t done, uint64_t total)
 	proto_publish_send_reply(p->sock, &reply, NULL, 0);
 }
 
-static void keep_lease(struct publisher *p, const struct save *s)
+static void drop_due(struct publisher *p)
 {
-	cat_lease_drop(&p->lease);
-	p->lease = s->lease;
-	p->stamp_at_ns = now_ns() + s->stamp_wait_ns;
-	memcpy(p->memory_digest, s->memory_digest, DIGEST_SIZE);
-	memcpy(p->manifest_digest, s->manifest_digest, DIGEST_SIZE);
-	snprintf(p->name, sizeof(p->name), "%s", s->place->in_store ? s->place->name : "");
+	for (size_t i = 0; i < p->n_due; i++)
+		cat_lease_drop(&p->due[i].lease);
+	free(p->due);
+	p->due = NULL;
+	p->n_due = 0;
 }
 
-/* Milliseconds until the stamp is due, -1 if there is none; grants what is due. */
+static void keep_due(struct publisher *p, const struct save *s)
+{
+	drop_due(p);
+	p->due = s->due;
+	p->n_due = s->n_due;
+	p->stamp_at_ns = now_ns() + s->stamp_wait_ns;
+	memcpy(p->manifest_digest, s->manifest_digest, DIGEST_SIZE);
+	snprintf(p->name, sizeof(p->name), "%s",
+		 s->place->in_store && !s->unstamped ? s->place->name : "");
+}
+
+/* Milliseconds until the stamps are due, -1 if there are none; grants what is due. */
 static int stamp_due(struct publisher *p)
 {
+	bool all = true;
 	int64_t wait_ns;
 
-	if (p->lease.fd < 0)
+	if (p->n_due == 0)
 		return -1;
 	wait_ns = p->stamp_at_ns - now_ns();
 	if (wait_ns > 0)
 		return (int)(wait_ns / 1000000) + 1;
-	if (cat_stamp_grant(p->store, &p->lease, p->memory_digest, &wait_ns) == 0 && p->name[0])
+	for (size_t i = 0; i < p->n_due; i++)
+		if (cat_stamp_grant(p->store, &p->due[i].lease, p->due[i].digest, &wait_ns) < 0)
+			all = false;
+	if (all && p->name[0])
 		cat_index_set_status(p->store, p->name, p->manifest_digest, CAT_VALID, "", NULL);
-	cat_lease_drop(&p->lease);
+	drop_due(p);
 	return -1;
 }
 
@@ -140,6 +155,20 @@ static int on_ram(struct publisher *p, const struct received *in, PublishReply *
 	return rc < 0 ? rc : 1;
 }
 
+static int on_file(struct publisher *p, const struct received *in, PublishReply *reply,
+		   struct err *e)
+{
+	auto_fd int fd = -1;
+	int rc = need_store(p, CAT_OPEN_CREATE, e);
+
+	(void)in;
+	if (rc == 0)
+		rc = fd = cat_file_make(p->store, e);
+	if (rc >= 0)
+		rc = proto_publish_send_reply(p->sock, reply, &fd, 1);
+	return rc < 0 ? rc : 1;
+}
+
 static int on_trust(struct publisher *p, const struct received *in, PublishReply *reply,
 		    struct err *e)
 {
@@ -167,17 +196,26 @@ static int complete_store(struct publisher *p, struct err *e)
 static int on_save(struct publisher *p, const struct received *in, PublishReply *reply,
 		   struct err *e)
 {
-	const char *name = in->m->save->name;
+	const SaveRequest *r = in->m->save;
+	const char *name = r->name;
 	int rc = 0;
 
 	(void)reply;
 	cat_place_drop(&p->place);
+	if (in->n != r->n_disk)
+		return err_usage(e, EINVAL, "%zu disks are named and %zu passed", r->n_disk, in->n);
 	if (!strchr(name, '/')) {
 		rc = cat_name_check(name, e);
 		if (rc == 0)
 			rc = complete_store(p, e);
 	}
-	return rc < 0 ? rc : cat_place_make(&p->place, p->store, name, e);
+	if (rc == 0)
+		rc = cat_place_make(&p->place, p->store, name, e);
+	if (rc == 0)
+		rc = cat_place_check_disks(&p->place, r->disk, in->fds, in->n, e);
+	if (rc < 0)
+		cat_place_drop(&p->place);
+	return rc;
 }
 
 /* True where both are the same file: what is linked must be what was made here. */
@@ -218,14 +256,17 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 
 	if (p->place.dir < 0)
 		return err_usage(e, EINVAL, "nothing is being saved");
-	if (in->n != 3) {
+	if (in->n < 3) {
 		cat_place_drop(&p->place);
-		return err_usage(e, EINVAL, "a commit is three descriptors, not %zu", in->n);
+		return err_usage(e, EINVAL, "a commit is at least three descriptors, not %zu",
+				 in->n);
 	}
 	p->told_ns = now_ns();
 	s.draft = in->fds[0];
 	s.state = in->fds[1];
 	s.ram = in->fds[2];
+	s.disks = in->fds + 3;
+	s.n_disks = in->n - 3;
 	s.link_ram = in->m->commit->ram_is_own && is_same(p->ram, s.ram);
 	/* The publisher's own descriptor serves; the other might even be a writable one. */
 	if (s.link_ram) {
@@ -234,8 +275,10 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 		s.ram = p->ram;
 	}
 	rc = cat_save_commit(&s, e);
-	if (s.lease.fd >= 0)
-		keep_lease(p, &s);
+	if (s.n_due)
+		keep_due(p, &s);
+	else
+		free(s.due);
 	if (rc == 0)
 		rc = send_published(p, &s, reply);
 	cat_place_drop(&p->place);
@@ -259,7 +302,7 @@ typedef int (*handler)(struct publisher *p, const struct received *in, PublishRe
 static const handler handlers[] = {
 	[PUBLISH_REQUEST__WHAT_RAM] = on_ram,	  [PUBLISH_REQUEST__WHAT_TRUST] = on_trust,
 	[PUBLISH_REQUEST__WHAT_SAVE] = on_save,	  [PUBLISH_REQUEST__WHAT_COMMIT] = on_commit,
-	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort,
+	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort, [PUBLISH_REQUEST__WHAT_FILE] = on_file,
 };
 
 static int answer(struct publisher *p, const struct received *in)
@@ -329,7 +372,6 @@ int cat_publisher_serve(int sock, const char *given, struct err *e)
 		.given = given,
 		.ram = -1,
 		.place = PLACE_NONE,
-		.lease = { .fd = -1 },
 	};
 	int rc = serve(&p);
 	int wait_ms;

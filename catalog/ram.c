@@ -76,14 +76,42 @@ static int set_size(int fd, uint64_t size, bool reserve, const char *where, stru
 	return err_sys(e, errno, "cannot reserve the RAM file in %s", where);
 }
 
-/* A file without a name in STORE/ram, or one that has just lost it. */
-static int make_nameless(struct store *store)
+/* A file without a name in STORE/ram, which can be given one. */
+static int make_unnamed(const struct store *store)
 {
 	int fd = openat(store->ram, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static bool has_no_unnamed(int rc)
+{
+	return rc == -EOPNOTSUPP || rc == -EISDIR || rc == -EINVAL;
+}
+
+int cat_file_make(struct store *store, struct err *e)
+{
+	int fd = cat_store_need_writable(store, e);
+
+	if (fd < 0)
+		return fd;
+	fd = make_unnamed(store);
+	if (has_no_unnamed(fd))
+		return err_refuse(e, EOPNOTSUPP,
+				  "the file system of %s has no unnamed files (O_TMPFILE): a disk "
+				  "cannot be kept there; start vmm with --disk-policy external",
+				  store->path);
+	return fd < 0 ? err_sys(e, -fd, "cannot make a file in %s/ram", store->path) : fd;
+}
+
+/* As make_unnamed(), or a file that has just lost its name and cannot be linked. */
+static int make_nameless(struct store *store)
+{
+	int fd = make_unnamed(store);
 	auto_free char *path = NULL;
 
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-		return fd < 0 ? -errno : fd;
+	if (!has_no_unnamed(fd))
+		return fd;
 	if (asprintf(&path, "%s/ram/XXXXXX", store->path) < 0) {
 		path = NULL;
 		return -ENOMEM;

@@ -11,15 +11,60 @@
 #include "catalog/stamps.h"
 #include "proto/snapdir.h"
 
+/* More entries than any snapshot has in disks/: what is beyond is not looked at. */
+#define DISKS_MAX 1024
+
 static const char *const fingerprinted[] = { SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_MEMORY };
+
+/* Spreads v over all bits, so that a sum of such does not hide one by another. */
+static uint64_t spread(uint64_t v)
+{
+	v = (v ^ v >> 30) * 0xbf58476d1ce4e5b9;
+	v = (v ^ v >> 27) * 0x94d049bb133111eb;
+	return v ^ v >> 31;
+}
+
+static void add_stat(uint64_t sum[3], const struct stat *st)
+{
+	sum[0] += spread(st->st_ino);
+	/* Bound to its inode, or two files could swap times. */
+	sum[1] += spread(spread(st->st_ino) + (uint64_t)nanoseconds(st->st_mtim));
+	sum[2] += spread(spread(st->st_ino) + (uint64_t)nanoseconds(st->st_ctim));
+}
+
+/* In whatever order the directory gives them. A change of names is one of disks/ itself. */
+static void fingerprint_disks(const struct store *store, const char *name, int64_t words[3])
+{
+	char path[CAT_NAME_MAX + 32];
+	auto_dir DIR *d = NULL;
+	struct dirent *entry;
+	uint64_t sum[3] = { 0 };
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/" SNAPDIR_DISKS, name);
+	fd = openat(store->snapshots, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d && fd >= 0)
+		close(fd);
+	if (d && fstat(fd, &st) == 0)
+		add_stat(sum, &st);
+	for (int n = 0; d && n < DISKS_MAX && (entry = readdir(d)); n++)
+		if (entry->d_name[0] != '.' &&
+		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			add_stat(sum, &st);
+	for (int i = 0; i < 3; i++)
+		words[i] = (int64_t)sum[i];
+}
 
 void cat_reading_fingerprint(const struct store *store, const char *name,
 			     int64_t fingerprint[FINGERPRINT_WORDS])
 {
 	char path[CAT_NAME_MAX + 32];
 	struct stat st;
+	size_t i;
 
-	for (size_t i = 0; i < FINGERPRINT_WORDS / 3; i++) {
+	for (i = 0; i < sizeof(fingerprinted) / sizeof(fingerprinted[0]); i++) {
 		snprintf(path, sizeof(path), "%s/%s", name, fingerprinted[i]);
 		if (fstatat(store->snapshots, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			memset(&st, 0, sizeof(st));
@@ -27,6 +72,7 @@ void cat_reading_fingerprint(const struct store *store, const char *name,
 		fingerprint[3 * i + 1] = nanoseconds(st.st_mtim);
 		fingerprint[3 * i + 2] = nanoseconds(st.st_ctim);
 	}
+	fingerprint_disks(store, name, fingerprint + 3 * i);
 }
 
 /* Adds up the blocks of the regular files in fd, and of its one level below. */
@@ -105,20 +151,41 @@ static int cannot_read(struct reading *r, const struct err *e, int rc)
 	return 0;
 }
 
-/* What can be said of the content without reading the memory. */
+/* Looks at memory and disks: *when is the time of their oldest stamp, 0 if one has none. */
+static int look_at_files(struct store *store, const struct snapdir *d, const char *name,
+			 int64_t *when, struct err *e)
+{
+	const size_t n = proto_snapdir_files(d->manifest);
+
+	*when = INT64_MAX;
+	for (size_t i = 0; i < n; i++) {
+		struct snapdir_file f;
+		auto_fd int fd = -1;
+		int64_t stamped;
+
+		proto_snapdir_file(d->manifest, i, &f);
+		fd = proto_snapdir_open_file(d, &f, name, e);
+		if (fd < 0)
+			return fd;
+		stamped = *when ? cat_stamp_time(store, fd, f.digest) : 0;
+		if (stamped < *when)
+			*when = stamped;
+	}
+	return 0;
+}
+
+/* What can be said of the content without reading the memory, or a disk. */
 static int judge(struct store *store, const struct snapdir *d, struct reading *r)
 {
 	struct cat_row *row = &r->row;
 	struct err e = { 0 };
-	auto_fd int memory = proto_snapdir_open_memory(d, row->name, &e);
 	auto_free uint8_t *state = NULL;
 	int64_t when;
 	size_t len;
-	int rc;
+	int rc = look_at_files(store, d, row->name, &when, &e);
 
-	if (memory < 0)
-		return cannot_read(r, &e, memory);
-	when = cat_stamp_time(store, memory, d->manifest->memory_digest.data);
+	if (rc < 0)
+		return cannot_read(r, &e, rc);
 	if (when == 0)
 		return 0;
 	rc = proto_snapdir_read_state(d, row->name, &state, &len, &e);

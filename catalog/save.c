@@ -19,15 +19,25 @@
 
 #define DRAFT_BUDGET (16U << 20)
 
+/* A file too large to be read whole: memory.bin, then the files of disks. */
+struct part {
+	struct snapdir_file file; /* path and size */
+	const char *what;	  /* it is, for people: its device's name, or "RAM" */
+	uint8_t digest[DIGEST_SIZE];
+	int from; /* as it was passed, the caller's */
+	int fd;	  /* in the place, read-only, owned */
+	struct lease lease;
+	bool linked;
+	mode_t was_mode; /* of the file that was passed */
+};
+
 /* What cat_save_commit() works with besides what it was given. */
 struct work {
 	SnapshotManifest *draft; /* owned */
 	uint8_t *state;		 /* owned */
 	size_t state_size;
-	int memory; /* memory.bin in the place, read-only, owned */
-	struct lease lease;
-	bool linked;
-	mode_t was_mode; /* of the RAM file that was linked */
+	struct part *part; /* owned, as proto_snapdir_file() counts them */
+	size_t n_part;
 };
 
 static void notice(struct save *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -112,131 +122,264 @@ static int read_state(const struct save *s, struct work *w, struct err *e)
 	return rc;
 }
 
-static int check_ram(const struct save *s, struct work *w, struct err *e)
-{
-	struct stat st;
+/* --- the large files --- */
 
-	if (fstat(s->ram, &st) < 0 || !S_ISREG(st.st_mode))
-		return err_refuse(e, EINVAL, "the RAM is not passed as a regular file");
-	if ((uint64_t)st.st_size != w->draft->memory_size_bytes)
-		return err_refuse(e, EINVAL, "the RAM file has %lld bytes, the manifest says %llu",
-				  (long long)st.st_size,
-				  (unsigned long long)w->draft->memory_size_bytes);
-	w->was_mode = st.st_mode & 07777;
+/* Sizes as they are, and room for the digests: then the draft can be checked. */
+static int fill_disks(const struct save *s, const struct work *w, struct err *e)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < w->draft->n_disk; i++) {
+		const Disk *d = w->draft->disk[i];
+
+		for (size_t k = 0; k < d->n_layer; k++, at++) {
+			DiskFile *f = d->layer[k];
+			struct stat st;
+
+			if (at == s->n_disks || fstat(s->disks[at], &st) < 0 ||
+			    !S_ISREG(st.st_mode))
+				return err_refuse(e, EINVAL,
+						  "a disk is not passed as a regular file");
+			if (f->size && f->size != (uint64_t)st.st_size)
+				return err_refuse(
+					e, EINVAL,
+					"a file of a disk has %lld bytes, the manifest says %llu",
+					(long long)st.st_size, (unsigned long long)f->size);
+			f->size = (uint64_t)st.st_size;
+			free(f->digest.data);
+			f->digest.data = calloc(1, DIGEST_SIZE);
+			f->digest.len = f->digest.data ? DIGEST_SIZE : 0;
+		}
+	}
+	if (at != s->n_disks)
+		return err_refuse(e, EINVAL, "%zu files of disks are passed, the manifest says %zu",
+				  s->n_disks, at);
+	/* From here on their names may be used as such. */
+	if (!proto_manifest_disks_hold(w->draft))
+		return err_refuse(e, EBADMSG, "the manifest that was passed has impossible disks");
 	return 0;
 }
 
-/* --- memory.bin --- */
+/* The device that a file is of. */
+static const char *device_of(const SnapshotManifest *m, size_t file)
+{
+	for (size_t i = 0; i < m->n_disk; i++) {
+		if (file < m->disk[i]->n_layer)
+			return m->disk[i]->device;
+		file -= m->disk[i]->n_layer;
+	}
+	return "";
+}
+
+static int list_parts(const struct save *s, struct work *w, struct err *e)
+{
+	const size_t n = 1 + s->n_disks;
+
+	w->part = calloc(n, sizeof(*w->part));
+	if (!w->part)
+		return err_sys(e, ENOMEM, "cannot save %s", s->place->path);
+	for (w->n_part = 0; w->n_part < n; w->n_part++) {
+		struct part *p = &w->part[w->n_part];
+		struct stat st;
+
+		*p = (struct part){ .fd = -1, .lease = { .fd = -1 } };
+		p->from = w->n_part ? s->disks[w->n_part - 1] : s->ram;
+		p->what = w->n_part ? device_of(w->draft, w->n_part - 1) : "RAM";
+		proto_snapdir_file(w->draft, w->n_part, &p->file);
+		if (fstat(p->from, &st) < 0 || !S_ISREG(st.st_mode))
+			return err_refuse(e, EINVAL, "the %s is not passed as a regular file",
+					  p->what);
+		if ((uint64_t)st.st_size != p->file.size)
+			return err_refuse(
+				e, EINVAL, "the %s file has %lld bytes, the manifest says %llu",
+				p->what, (long long)st.st_size, (unsigned long long)p->file.size);
+		p->was_mode = st.st_mode & 07777;
+	}
+	return 0;
+}
 
 /*
- * A lease on the frozen RAM, granted only if nobody can write it any more. The
+ * A lease on a frozen file, granted only if nobody can write it any more. The
  * last close of a mapping may come a moment after its owner has seen it done.
  */
-static struct lease lease_ram(int ram)
+static struct lease lease_frozen(int fd)
 {
-	struct lease l = cat_lease_take(ram);
+	struct lease l = cat_lease_take(fd);
 
 	for (int tries = 0; l.refused == EAGAIN && tries < 10; tries++) {
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-		l = cat_lease_take(ram);
+		l = cat_lease_take(fd);
 	}
 	return l;
 }
 
-/* Why it was not linked, or NULL where that failure is one of saving. */
+/* Why a file was not linked, or NULL where that failure is one of saving. */
 static const char *link_excuse(int errnum)
 {
 	switch (errnum) {
 	case EXDEV:
-		return "the RAM file is on another file system";
+		return "is on another file system";
 	case ENOENT:
-		return "the RAM file has lost its last name";
+		return "has lost its last name";
 	case EPERM:
 	case EACCES:
-		return "the RAM file may not be linked";
+		return "may not be linked";
 	case EMLINK:
-		return "the RAM file has too many links";
+		return "has too many links";
 	case EAGAIN:
-		return "the RAM file is still open for writing";
+		return "is still open for writing";
 	default:
 		return NULL;
 	}
 }
 
 /* 0, or the negative errno that kept it from being linked. */
-static int link_ram(struct save *s, struct work *w)
+static int link_part(const struct save *s, struct part *p, bool give_back)
 {
-	struct io_fd_path path = io_fd_path(s->ram);
+	struct io_fd_path path = io_fd_path(p->from);
 
-	if (fsync(s->ram) < 0)
+	if (fsync(p->from) < 0)
 		return -errno;
-	cat_ram_give_back(s->ram);
-	w->lease = lease_ram(s->ram);
-	if (w->lease.refused == EAGAIN)
+	if (give_back)
+		cat_ram_give_back(p->from);
+	p->lease = lease_frozen(p->from);
+	if (p->lease.refused == EAGAIN)
 		return -EAGAIN;
-	if (linkat(AT_FDCWD, path.text, s->place->dir, SNAPDIR_MEMORY, AT_SYMLINK_FOLLOW) < 0)
+	if (linkat(AT_FDCWD, path.text, s->place->dir, p->file.path, AT_SYMLINK_FOLLOW) < 0)
 		return -errno;
-	w->linked = true;
+	p->linked = true;
 	return 0;
 }
 
-static int copy_ram(struct save *s, struct work *w, struct err *e)
+static int copy_ram(const struct save *s, struct part *p, struct err *e)
 {
-	auto_fd int to = openat(s->place->dir, SNAPDIR_MEMORY,
+	auto_fd int to = openat(s->place->dir, p->file.path,
 				O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int rc;
 
-	cat_lease_drop(&w->lease);
+	cat_lease_drop(&p->lease);
 	if (to < 0)
-		return err_sys(e, errno, "cannot make %s", SNAPDIR_MEMORY);
-	rc = io_copy_file(s->ram, to, w->draft->memory_size_bytes, s->progress);
+		return err_sys(e, errno, "cannot make %s", p->file.path);
+	rc = io_copy_file(p->from, to, p->file.size, s->progress);
 	if (rc == 0 && fsync(to) < 0)
 		rc = -errno;
 	return rc < 0 ? err_sys(e, -rc, "cannot copy the RAM to %s", s->place->path) : 0;
 }
 
-static int put_memory(struct save *s, struct work *w, struct err *e)
+static int put_ram(struct save *s, struct part *p, struct err *e)
 {
-	int rc = s->link_ram ? link_ram(s, w) : -ENOTSUP;
+	int rc = s->link_ram ? link_part(s, p, true) : -ENOTSUP;
+	const char *excuse = link_excuse(-rc);
 
-	if (rc < 0) {
-		const char *excuse = link_excuse(-rc);
+	if (rc == 0)
+		return 0;
+	if (s->link_ram && !excuse)
+		return err_sys(e, -rc, "cannot link the RAM file into %s", s->place->path);
+	if (s->link_ram)
+		notice(s, "the RAM was copied into the snapshot: the RAM file %s", excuse);
+	return copy_ram(s, p, e);
+}
 
-		if (s->link_ram && !excuse)
-			return err_sys(e, -rc, "cannot link the RAM file into %s", s->place->path);
-		if (s->link_ram)
-			notice(s, "the RAM was copied into the snapshot: %s", excuse);
-		rc = copy_ram(s, w, e);
-	}
-	if (rc < 0)
-		return rc;
-	w->memory = openat(s->place->dir, SNAPDIR_MEMORY, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (w->memory < 0)
-		return err_sys(e, errno, "cannot open %s", SNAPDIR_MEMORY);
+/* A disk may be a hundred times the RAM: it is linked, or it is not saved. */
+static int put_disk(const struct save *s, struct part *p, struct err *e)
+{
+	int rc = link_part(s, p, false);
+	const char *excuse = link_excuse(-rc);
+
+	if (rc == 0)
+		return 0;
+	if (!excuse)
+		return err_sys(e, -rc, "cannot link a file of %s into %s", p->what, s->place->path);
+	return err_refuse(e, -rc,
+			  "%s cannot be kept with the snapshot, for its file %s: mend that, or "
+			  "start vmm with --disk-policy external",
+			  p->what, excuse);
+}
+
+/* Opens what was put in place, read-only for ever. */
+static int settle_part(const struct save *s, struct part *p, struct err *e)
+{
+	p->fd = openat(s->place->dir, p->file.path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (p->fd < 0)
+		return err_sys(e, errno, "cannot open %s", p->file.path);
 	/* Before the digest: nothing may change the ctime that the stamp will hold. */
-	if (fchmod(w->memory, STORE_FILE_MODE) < 0)
-		return err_sys(e, errno, "cannot set the mode of %s", SNAPDIR_MEMORY);
-	if (w->lease.fd < 0)
-		w->lease = cat_lease_take(w->memory);
-	else if (fstat(w->lease.fd, &w->lease.st) < 0)
-		return err_sys(e, errno, "cannot stat %s", SNAPDIR_MEMORY);
+	if (fchmod(p->fd, STORE_FILE_MODE) < 0)
+		return err_sys(e, errno, "cannot set the mode of %s", p->file.path);
+	if (p->lease.fd < 0)
+		p->lease = cat_lease_take(p->fd);
+	else if (fstat(p->lease.fd, &p->lease.st) < 0)
+		return err_sys(e, errno, "cannot stat %s", p->file.path);
 	return 0;
 }
 
-static int digest_memory(struct save *s, struct work *w, struct err *e)
+static int put_parts(struct save *s, struct work *w, struct err *e)
 {
-	int rc = cat_lease_digest(&w->lease, w->memory, w->draft->memory_size_bytes, s->progress,
-				  s->memory_digest);
+	int rc = 0;
 
-	if (rc < 0)
-		return err_sys(e, -rc, "cannot read %s of %s", SNAPDIR_MEMORY, s->place->path);
-	return fsync(w->memory) < 0 ? err_sys(e, errno, "cannot sync %s", SNAPDIR_MEMORY) : 0;
+	if (w->n_part > 1 && mkdirat(s->place->dir, SNAPDIR_DISKS, STORE_DIR_MODE) < 0)
+		return err_sys(e, errno, "cannot make %s of %s", SNAPDIR_DISKS, s->place->path);
+	for (size_t i = 0; rc == 0 && i < w->n_part; i++) {
+		rc = i ? put_disk(s, &w->part[i], e) : put_ram(s, &w->part[i], e);
+		if (rc == 0)
+			rc = settle_part(s, &w->part[i], e);
+	}
+	return rc;
+}
+
+static int digest_parts(const struct save *s, struct work *w, struct err *e)
+{
+	struct progress_sum sum = { .whole = s->progress };
+	struct io_progress progress = cat_progress_part(&sum);
+
+	for (size_t i = 0; i < w->n_part; i++)
+		sum.total += w->part[i].file.size;
+	for (size_t i = 0; i < w->n_part; i++) {
+		struct part *p = &w->part[i];
+		int rc = cat_lease_digest(&p->lease, p->fd, p->file.size, &progress, p->digest);
+
+		if (rc < 0)
+			return err_sys(e, -rc, "cannot read %s of %s", p->file.path,
+				       s->place->path);
+		if (fsync(p->fd) < 0)
+			return err_sys(e, errno, "cannot sync %s", p->file.path);
+		sum.before += p->file.size;
+	}
+	return 0;
+}
+
+/* What was computed goes to where the manifest has it. */
+static void fill_digests(struct work *w)
+{
+	size_t at = 1;
+
+	for (size_t i = 0; i < w->draft->n_disk; i++)
+		for (size_t k = 0; k < w->draft->disk[i]->n_layer; k++)
+			memcpy(w->draft->disk[i]->layer[k]->digest.data, w->part[at++].digest,
+			       DIGEST_SIZE);
+}
+
+/* A failed save leaves no file of others looking like a snapshot's. */
+static void restore_modes(const struct work *w)
+{
+	for (size_t i = 0; i < w->n_part; i++)
+		if (w->part[i].linked && w->part[i].was_mode != STORE_FILE_MODE)
+			fchmod(w->part[i].from, w->part[i].was_mode);
+}
+
+static void forget_parts(struct work *w)
+{
+	for (size_t i = 0; i < w->n_part; i++) {
+		cat_lease_drop(&w->part[i].lease);
+		if (w->part[i].fd >= 0)
+			close(w->part[i].fd);
+	}
+	free(w->part);
 }
 
 /* --- state.bin and manifest.bin --- */
 
 /* Encodes the manifest with all that the publisher knows, and reads it back to check it. */
-static int encode(struct save *s, const struct work *w, const uint8_t *state_digest, uint8_t **buf,
+static int encode(struct save *s, struct work *w, const uint8_t *state_digest, uint8_t **buf,
 		  size_t *len, struct err *e)
 {
 	SnapshotManifest m = *w->draft; /* shares what the draft owns */
@@ -246,11 +389,12 @@ static int encode(struct save *s, const struct work *w, const uint8_t *state_dig
 
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot make an id");
+	fill_digests(w);
 	m.id = (ProtobufCBinaryData){ UUID_SIZE, s->id };
 	m.name_at_creation = s->place->name;
 	m.state_size = w->state_size;
 	m.state_digest = (ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)(uintptr_t)state_digest };
-	m.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, s->memory_digest };
+	m.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, w->part[0].digest };
 	rc = proto_manifest_encode(&m, buf, len, e);
 	if (rc == 0)
 		rc = proto_manifest_decode(*buf, *len, &back, e);
@@ -263,7 +407,17 @@ static int encode(struct save *s, const struct work *w, const uint8_t *state_dig
 	return rc < 0 ? rc : digest_sha256(*buf, *len, s->manifest_digest);
 }
 
-static int write_files(struct save *s, const struct work *w, struct err *e)
+static int sync_disks(const struct save *s, struct err *e)
+{
+	auto_fd int fd = openat(s->place->dir, SNAPDIR_DISKS,
+				O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0
+		       ? err_sys(e, errno, "cannot sync %s of %s", SNAPDIR_DISKS, s->place->path)
+		       : 0;
+}
+
+static int write_files(struct save *s, struct work *w, struct err *e)
 {
 	const Timestamp *at = w->draft->created_at;
 	struct timespec times[2] = { { at->seconds, at->nanos }, { at->seconds, at->nanos } };
@@ -282,6 +436,10 @@ static int write_files(struct save *s, const struct work *w, struct err *e)
 		rc = io_write_file(s->place->dir, SNAPDIR_MANIFEST, buf, len, STORE_FILE_MODE, e);
 	if (rc < 0)
 		return rc;
+	if (w->n_part > 1)
+		rc = sync_disks(s, e);
+	if (rc < 0)
+		return rc;
 	/* The directory's time is the snapshot's, whoever looks at it. */
 	futimens(s->place->dir, times);
 	if (fsync(s->place->dir) < 0)
@@ -289,15 +447,28 @@ static int write_files(struct save *s, const struct work *w, struct err *e)
 	return 0;
 }
 
-/* The stamp at once, or (before Linux 6.13) by who keeps the lease long enough. */
+/* The stamps at once, or (before Linux 6.13) by who keeps the leases long enough. */
 static void stamp(struct save *s, struct work *w)
 {
 	if (!s->store)
 		return;
-	if (cat_stamp_grant(s->store, &w->lease, s->memory_digest, &s->stamp_wait_ns) != -EAGAIN)
-		return;
-	s->lease = w->lease;
-	w->lease.fd = -1;
+	s->due = calloc(w->n_part, sizeof(*s->due));
+	for (size_t i = 0; i < w->n_part; i++) {
+		struct part *p = &w->part[i];
+		int64_t wait_ns = 0;
+
+		int rc = cat_stamp_grant(s->store, &p->lease, p->digest, &wait_ns);
+
+		if (rc != -EAGAIN || !s->due) {
+			s->unstamped |= rc < 0;
+			continue;
+		}
+		if (wait_ns > s->stamp_wait_ns)
+			s->stamp_wait_ns = wait_ns;
+		memcpy(s->due[s->n_due].digest, p->digest, DIGEST_SIZE);
+		s->due[s->n_due++].lease = p->lease;
+		p->lease.fd = -1;
+	}
 }
 
 static int commit(struct save *s, struct work *w, struct err *e)
@@ -308,11 +479,13 @@ static int commit(struct save *s, struct work *w, struct err *e)
 	if (rc == 0)
 		rc = read_state(s, w, e);
 	if (rc == 0)
-		rc = check_ram(s, w, e);
+		rc = fill_disks(s, w, e);
 	if (rc == 0)
-		rc = put_memory(s, w, e);
+		rc = list_parts(s, w, e);
 	if (rc == 0)
-		rc = digest_memory(s, w, e);
+		rc = put_parts(s, w, e);
+	if (rc == 0)
+		rc = digest_parts(s, w, e);
 	if (rc == 0)
 		rc = write_files(s, w, e);
 	/* The name is free: a missing one of it must not make this a replaced one. */
@@ -331,18 +504,13 @@ static int commit(struct save *s, struct work *w, struct err *e)
 
 int cat_save_commit(struct save *s, struct err *e)
 {
-	struct work w = { .memory = -1, .lease = { .fd = -1 } };
-	int rc;
+	struct work w = { 0 };
+	int rc = commit(s, &w, e);
 
-	s->lease.fd = -1;
-	rc = commit(s, &w, e);
 	rc = explain(s, &w, rc, e);
-	/* A RAM file with a path of its own is not left looking like a snapshot's. */
-	if (rc < 0 && w.linked && s->place->dir >= 0)
-		fchmod(s->ram, w.was_mode);
-	cat_lease_drop(&w.lease);
-	if (w.memory >= 0)
-		close(w.memory);
+	if (rc < 0 && s->place->dir >= 0)
+		restore_modes(&w);
+	forget_parts(&w);
 	proto_manifest_free(w.draft);
 	free(w.state);
 	return rc;

@@ -38,6 +38,15 @@ void cat_lease_drop(struct lease *l);
 int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress *progress,
 		     uint8_t digest[DIGEST_SIZE]);
 
+/* The progress of several files, one after the other, as that of one. */
+struct progress_sum {
+	struct io_progress *whole; /* may be NULL */
+	uint64_t before, total;	   /* bytes: of the files that are done, of all */
+};
+
+/* For one of the files after the other; *sum outlives it. */
+struct io_progress cat_progress_part(struct progress_sum *sum);
+
 /*
  * Stamps fd's file with the digest that was computed under the lease, if it is
  * unbroken and the kernel's clock can tell a later change. -EAGAIN: only so

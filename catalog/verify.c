@@ -12,24 +12,45 @@
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
 
-static int verify_memory(struct store *store, const struct snapdir *d, const char *name, bool anew,
-			 struct io_progress *progress, struct err *e)
+static int verify_file(struct store *store, const struct snapdir *d, const struct snapdir_file *f,
+		       const char *name, bool anew, struct io_progress *progress, struct err *e)
 {
-	const uint8_t *digest = d->manifest->memory_digest.data;
-	auto_fd int fd = proto_snapdir_open_memory(d, name, e);
+	auto_fd int fd = proto_snapdir_open_file(d, f, name, e);
 	int rc;
 
 	if (fd < 0)
 		return fd;
-	if (!anew && cat_stamp_holds(store, fd, digest))
+	if (!anew && cat_stamp_holds(store, fd, f->digest))
 		return 0;
 	/* Anew means what the disk has, not what was read from it before. */
 	if (anew)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	rc = cat_stamp_verify(store, fd, d->manifest->memory_size_bytes, digest, progress, e);
+	rc = cat_stamp_verify(store, fd, f->size, f->digest, progress, e);
 	if (rc == -EBADMSG)
-		return err_prefix(e, rc, "snapshot %s is damaged: %s", name, SNAPDIR_MEMORY);
-	return rc < 0 ? err_prefix(e, rc, "%s of snapshot %s", SNAPDIR_MEMORY, name) : 0;
+		return err_prefix(e, rc, "snapshot %s is damaged: %s", name, f->path);
+	return rc < 0 ? err_prefix(e, rc, "%s of snapshot %s", f->path, name) : 0;
+}
+
+/* Memory and disks: all of them have to be right. */
+static int verify_files(struct store *store, const struct snapdir *d, const char *name, bool anew,
+			struct io_progress *progress, struct err *e)
+{
+	const size_t n = proto_snapdir_files(d->manifest);
+	struct progress_sum sum = { .whole = progress };
+	struct io_progress part = cat_progress_part(&sum);
+	struct snapdir_file f;
+	int rc = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		proto_snapdir_file(d->manifest, i, &f);
+		sum.total += f.size;
+	}
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		proto_snapdir_file(d->manifest, i, &f);
+		rc = verify_file(store, d, &f, name, anew, &part, e);
+		sum.before += f.size;
+	}
+	return rc;
 }
 
 static int verify_state(const struct snapdir *d, const char *name, struct err *e)
@@ -64,7 +85,7 @@ static int verify_content(struct store *store, const struct cat_row *row, bool a
 	if (rc == 0)
 		rc = verify_state(&d, name, e);
 	if (rc == 0)
-		rc = verify_memory(store, &d, name, anew, progress, e);
+		rc = verify_files(store, &d, name, anew, progress, e);
 	proto_snapdir_close(&d);
 	return rc;
 }

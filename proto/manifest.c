@@ -107,33 +107,33 @@ static int is_file_name(const char *name)
 	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.") == n;
 }
 
-static int disks_hold(const SnapshotManifest *m)
+bool proto_manifest_disks_hold(const SnapshotManifest *m)
 {
 	const char *seen[MANIFEST_DISK_FILES_MAX];
 	size_t n = 0;
 
 	if (m->n_disk > DEVICES_MAX)
-		return 0;
+		return false;
 	for (size_t i = 0; i < m->n_disk; i++) {
 		const Disk *d = m->disk[i];
 
 		if (strlen(d->device) > 64 || d->n_layer > LAYERS_MAX)
-			return 0;
+			return false;
 		for (size_t j = 0; j < i; j++)
 			if (strcmp(d->device, m->disk[j]->device) == 0)
-				return 0;
+				return false;
 		for (size_t k = 0; k < d->n_layer; k++) {
 			if (n == MANIFEST_DISK_FILES_MAX || d->layer[k]->size > INT64_MAX ||
 			    d->layer[k]->digest.len != DIGEST_SIZE ||
 			    !is_file_name(d->layer[k]->file))
-				return 0;
+				return false;
 			for (size_t j = 0; j < n; j++)
 				if (strcmp(seen[j], d->layer[k]->file) == 0)
-					return 0;
+					return false;
 			seen[n++] = d->layer[k]->file;
 		}
 	}
-	return 1;
+	return true;
 }
 
 static int check_whole(const SnapshotManifest *m, struct err *e)
@@ -157,7 +157,7 @@ static int check_whole(const SnapshotManifest *m, struct err *e)
 	if (!devices_hold(m))
 		return damaged(e, "a device is listed twice, or too many are, or a string of one "
 				  "is too long");
-	if (!disks_hold(m))
+	if (!proto_manifest_disks_hold(m))
 		return damaged(e,
 			       "the files of its disks are out of bounds, or one is listed twice");
 	if (m->cpu && m->cpu->n_cpuid > CPUID_MAX)

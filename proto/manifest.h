@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,6 +39,12 @@ int proto_manifest_decode(const uint8_t *buf, size_t len, SnapshotManifest **out
 int proto_manifest_encode(const SnapshotManifest *m, uint8_t **buf, size_t *len, struct err *e);
 
 void proto_manifest_free(SnapshotManifest *m);
+
+/*
+ * Whether its disks' files are within their bounds: names that are safe as such
+ * and not given twice, digests of their length. For who uses a draft's.
+ */
+bool proto_manifest_disks_hold(const SnapshotManifest *m);
 
 /*
  * Adds (err_also) a sentence for each thing that keeps this program from

@@ -60,17 +60,17 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 	}
 }
 
-/* How memory.bin is known to be good, in words. */
-static const char *memory_words(struct fs *fs, struct snap *s, const struct view *v)
+/* How a large file is known to be good, in words. */
+static const char *file_words(struct fs *fs, struct snap *s, const struct view *v, size_t i)
 {
+	struct snapdir_file f;
 	auto_fd int fd = -1;
 
-	if (!v->dir.manifest)
-		return "unknown";
-	fd = proto_snapdir_open_memory(&v->dir, SNAPDIR_MEMORY, NULL);
+	proto_snapdir_file(v->dir.manifest, i, &f);
+	fd = proto_snapdir_open_file(&v->dir, &f, "", NULL);
 	if (fd < 0)
 		return "damaged";
-	switch (sfs_rung_decide(fs->store, s, fd, v->dir.manifest->memory_digest.data)) {
+	switch (sfs_rung_decide(fs->store, s, i, fd, f.digest)) {
 	case RUNG_SEALED:
 		return "sealed: the kernel checks each read";
 	case RUNG_STAMPED:
@@ -88,6 +88,7 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 {
 	char name[CAT_NAME_MAX + 1], parent[FS_TARGET_MAX] = "", id[UUID_TEXT_MAX];
 	struct description d = { .manifest = v->dir.manifest, .parent = parent };
+	const char *files[1 + MANIFEST_DISK_FILES_MAX] = { "unknown" };
 	struct condition c;
 
 	sfs_snap_name(s, name);
@@ -96,10 +97,12 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 	if (d.manifest) {
 		d.id = uuid_format(d.manifest->id.data, id);
 		parent_of(fs, s, "", parent);
+		for (size_t i = 0; i < proto_snapdir_files(d.manifest); i++)
+			files[i] = file_words(fs, s, v, i);
 	}
 	d.status = c.status;
 	d.problem = c.problem;
-	d.memory = memory_words(fs, s, v);
+	d.files = files;
 	d.verified_at = c.indexed ? c.row.verified_at : 0;
 	return sfs_describe_status(&d, text, len);
 }
@@ -213,6 +216,27 @@ static int stat_made(struct fs *fs, const struct node *n, struct stat *st)
 	return 0;
 }
 
+/* disks/ is there where the manifest has files for it. */
+static int stat_disks(struct fs *fs, const struct node *n, struct stat *st)
+{
+	struct view *v = sfs_snap_view(n->snap);
+	struct timespec t;
+	bool any;
+	int rc;
+
+	if (!v)
+		return -ENOMEM;
+	any = v->dir.manifest && proto_snapdir_files(v->dir.manifest) > 1;
+	sfs_view_put(n->snap, v);
+	if (!any)
+		return -ENOENT;
+	rc = snapshot_time(n->snap, &t);
+	st->st_mode = S_IFDIR | fs->dir_mode;
+	st->st_nlink = 2;
+	set_times(st, &t);
+	return rc;
+}
+
 int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st)
 {
 	struct timespec t;
@@ -239,9 +263,12 @@ int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st)
 		st->st_nlink = 2;
 		set_times(st, &t);
 		return rc;
+	case NODE_DISKS:
+		return stat_disks(fs, n, st);
 	case NODE_MANIFEST:
 	case NODE_STATE:
 	case NODE_MEMORY:
+	case NODE_DISK:
 		return stat_stored(fs, n, st);
 	case NODE_JSON:
 	case NODE_STATUS:

@@ -13,11 +13,29 @@
 #include "base/log.h"
 #include "rung.h"
 
+/* True, with the words, where one of its files was seen to be damaged and is unchanged. */
+static bool is_any_bad(struct snap *s, const struct view *v, char problem[SNAP_PROBLEM_MAX])
+{
+	const size_t n = proto_snapdir_files(v->dir.manifest);
+
+	for (size_t i = 0; i < n; i++) {
+		struct snapdir_file f;
+		struct identity id;
+		struct stat st;
+
+		proto_snapdir_file(v->dir.manifest, i, &f);
+		if (fstatat(s->dirfd, f.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		id = sfs_identity_of(&st);
+		if (sfs_snap_is_bad(s, i, &id, problem))
+			return true;
+	}
+	return false;
+}
+
 void sfs_snap_condition(struct snap *s, const struct view *v, struct store *store,
 			struct condition *c)
 {
-	struct stat st;
-
 	*c = (struct condition){ .status = CAT_UNVERIFIED };
 	/* An index that cannot be asked takes nothing away: the directory is the truth. */
 	c->indexed = sfs_snap_row(s, v, store, &c->row) == 0;
@@ -38,13 +56,9 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 			 c->row.name);
 		return;
 	}
-	if (fstatat(s->dirfd, SNAPDIR_MEMORY, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		struct identity memory = sfs_identity_of(&st);
-
-		if (sfs_snap_is_bad(s, &memory, c->problem)) {
-			c->status = CAT_DAMAGED;
-			return;
-		}
+	if (is_any_bad(s, v, c->problem)) {
+		c->status = CAT_DAMAGED;
+		return;
 	}
 	if (c->indexed && c->row.status != CAT_MISSING) {
 		c->status = c->row.status;
@@ -53,37 +67,56 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 	}
 }
 
-/* What is wrong with state.bin or the looks of memory.bin: 0 or -EBADMSG with words. */
-static int look_at_files(struct snap *s, const struct view *v, struct store *store, bool *known,
-			 struct err *e)
+/* What is wrong with the looks of a large file. *known: it is sealed or stamped. */
+static int look_at_file(struct snap *s, const struct view *v, size_t i, struct store *store,
+			const char *name, bool *known, struct err *e)
 {
-	auto_free uint8_t *state = NULL;
-	auto_fd int memory = -1;
-	char name[CAT_NAME_MAX + 1];
-	size_t len;
-	int rc;
+	struct snapdir_file f;
+	auto_fd int fd = -1;
 
-	*known = false;
-	sfs_snap_name(s, name);
-	rc = proto_snapdir_read_state(&v->dir, name, &state, &len, e);
-	if (rc < 0)
-		return rc;
-	memory = proto_snapdir_open_memory(&v->dir, name, e);
-	if (memory < 0)
-		return memory;
-	switch (sfs_rung_decide(store, s, memory, v->dir.manifest->memory_digest.data)) {
+	proto_snapdir_file(v->dir.manifest, i, &f);
+	fd = proto_snapdir_open_file(&v->dir, &f, name, e);
+	if (fd < 0)
+		return fd;
+	switch (sfs_rung_decide(store, s, i, fd, f.digest)) {
 	case RUNG_SEALED:
 	case RUNG_STAMPED:
 		*known = true;
 		return 0;
 	case RUNG_UNVERIFIED:
+		*known = false;
 		return 0;
 	case RUNG_DAMAGED:
 		break;
 	}
 	return err_refuse(e, EBADMSG,
 			  "snapshot %s is damaged: %s does not have the manifest's digest", name,
-			  SNAPDIR_MEMORY);
+			  f.path);
+}
+
+/*
+ * What is wrong with state.bin or the looks of memory and disks: 0 or -EBADMSG
+ * with words. *known: all of them are sealed or stamped.
+ */
+static int look_at_files(struct snap *s, const struct view *v, struct store *store, bool *known,
+			 struct err *e)
+{
+	auto_free uint8_t *state = NULL;
+	const size_t n = proto_snapdir_files(v->dir.manifest);
+	char name[CAT_NAME_MAX + 1];
+	size_t len;
+	int rc;
+
+	sfs_snap_name(s, name);
+	rc = proto_snapdir_read_state(&v->dir, name, &state, &len, e);
+	*known = true;
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		bool one = false;
+
+		rc = look_at_file(s, v, i, store, name, &one, e);
+		*known = *known && one;
+	}
+	return rc;
 }
 
 void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
@@ -145,17 +178,14 @@ void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum c
 
 void sfs_snap_settle(struct snap *s, const struct view *v, struct store *store)
 {
-	auto_free uint8_t *state = NULL;
-	char name[CAT_NAME_MAX + 1];
 	struct cat_row row;
 	struct err e = { 0 };
-	size_t len;
+	bool known;
 
 	if (sfs_snap_row(s, v, store, &row) < 0 || row.status == CAT_VALID ||
 	    row.status == CAT_REPLACED)
 		return;
-	sfs_snap_name(s, name);
-	if (proto_snapdir_read_state(&v->dir, name, &state, &len, NULL) < 0)
+	if (look_at_files(s, v, store, &known, NULL) < 0 || !known)
 		return;
 	if (cat_index_set_status(store, row.name, v->dir.manifest_digest, CAT_VALID, NULL, &e) < 0)
 		log_warn("%s", e.text);

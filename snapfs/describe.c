@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "proto/snapdir.h"
 
 static void line(FILE *f, const char *key, const char *value)
 {
@@ -31,6 +32,22 @@ static void print_manifest(FILE *f, const struct description *d)
 		line(f, "parent:", *d->parent ? d->parent : uuid_format(m->parent_id.data, id));
 }
 
+/* "disk:  disk0.0, 1 GiB: stamped: ..." */
+static void print_disks(FILE *f, const struct description *d)
+{
+	const size_t n = proto_snapdir_files(d->manifest);
+
+	for (size_t i = 1; i < n; i++) {
+		char size[TEXT_SIZE_MAX], text[SNAPDIR_PATH_MAX + 256];
+		struct snapdir_file file;
+
+		proto_snapdir_file(d->manifest, i, &file);
+		snprintf(text, sizeof(text), "%s, %s: %s", file.path,
+			 text_format_size(file.size, size), d->files[i]);
+		line(f, "disk:", text);
+	}
+}
+
 int sfs_describe_status(const struct description *d, char **text, size_t *len)
 {
 	char time[TEXT_TIME_MAX];
@@ -43,7 +60,9 @@ int sfs_describe_status(const struct description *d, char **text, size_t *len)
 	line(f, "state:", cat_status_word(d->status));
 	if (*d->problem)
 		line(f, "problem:", d->problem);
-	line(f, "memory:", d->memory);
+	line(f, "memory:", d->files[0]);
+	if (d->manifest)
+		print_disks(f, d);
 	line(f,
 	     "verified:", d->verified_at > 0 ? text_format_time(d->verified_at, 0, time) : "never");
 	if (d->manifest)
@@ -144,6 +163,30 @@ static json_t *machine(const Machine *machine)
 	return json_pack("{s:o}", "devices", devices);
 }
 
+static json_t *disk_files(const Disk *d)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < d->n_layer; i++)
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "file",
+						      string(d->layer[i]->file), "size",
+						      number(d->layer[i]->size), "digest",
+						      hex(&d->layer[i]->digest)));
+	return list;
+}
+
+static json_t *disks(const SnapshotManifest *m)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < m->n_disk; i++)
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "device",
+						      string(m->disk[i]->device), "size",
+						      number(m->disk[i]->size), "files",
+						      disk_files(m->disk[i])));
+	return list;
+}
+
 static json_t *cpu(const CpuProfile *c, uint32_t tsc_khz)
 {
 	return json_pack("{s:o, s:o, s:o}", "vendor", string(c ? c->vendor : ""), "cpuid_entries",
@@ -168,8 +211,8 @@ static int fill(json_t *o, const SnapshotManifest *m)
 	       put(o, "ram", ram(m)) | put(o, "memory_digest", hex(&m->memory_digest)) |
 	       put(o, "state_bytes", number(m->state_size)) |
 	       put(o, "state_digest", hex(&m->state_digest)) | put(o, "boot", boot(m->boot)) |
-	       put(o, "machine", machine(m->machine)) | put(o, "cpu", cpu(m->cpu, m->tsc_khz)) |
-	       put(o, "clock", time_of(m->clock)) |
+	       put(o, "machine", machine(m->machine)) | put(o, "disks", disks(m)) |
+	       put(o, "cpu", cpu(m->cpu, m->tsc_khz)) | put(o, "clock", time_of(m->clock)) |
 	       put(o, "vm_generation", uuid(&m->vm_generation)) |
 	       put(o, "manifest_digest", hex(&m->manifest_digest));
 }

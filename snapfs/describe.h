@@ -16,7 +16,8 @@ struct description {
 	const SnapshotManifest *manifest; /* NULL: damaged */
 	enum cat_status status;
 	const char *problem; /* "" or one line */
-	const char *memory;  /* how memory.bin is known to be good, or not */
+	/* How each file is known to be good, or not, as proto_snapdir_file() counts them. */
+	const char *const *files;
 	int64_t verified_at; /* Unix seconds, 0: never */
 	const char *parent;  /* its name; "": not in the store */
 };

@@ -15,7 +15,8 @@
 const struct fs_child sfs_children[] = {
 	{ SNAPDIR_MANIFEST, NODE_MANIFEST, S_IFREG }, { SNAPDIR_STATE, NODE_STATE, S_IFREG },
 	{ SNAPDIR_MEMORY, NODE_MEMORY, S_IFREG },     { "manifest.json", NODE_JSON, S_IFREG },
-	{ "status", NODE_STATUS, S_IFREG },	      { "parent", NODE_PARENT, S_IFLNK },
+	{ SNAPDIR_DISKS, NODE_DISKS, S_IFDIR },	      { "status", NODE_STATUS, S_IFREG },
+	{ "parent", NODE_PARENT, S_IFLNK },
 };
 const size_t sfs_children_count = sizeof(sfs_children) / sizeof(sfs_children[0]);
 
@@ -179,6 +180,92 @@ static int lookup_child(struct fs *fs, const struct node *dir, const char *name,
 	return *n ? 0 : -ENOMEM;
 }
 
+/* disks/ or what is in it, to be looked at only. */
+static int open_disks(const struct node *dir)
+{
+	int fd = openat(dir->snap->dirfd, SNAPDIR_DISKS,
+			O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* The number of the file of that name in disks/, by the manifest as it is now. */
+static int find_disk(const struct node *dir, const char *name, uint64_t *file)
+{
+	struct view *v = sfs_snap_view(dir->snap);
+	size_t n = v && v->dir.manifest ? proto_snapdir_files(v->dir.manifest) : 0;
+	int rc = v ? -ENOENT : -ENOMEM;
+
+	for (size_t i = 1; rc == -ENOENT && i < n; i++) {
+		struct snapdir_file f;
+
+		proto_snapdir_file(v->dir.manifest, i, &f);
+		if (strcmp(f.path + sizeof(SNAPDIR_DISKS), name) != 0)
+			continue;
+		*file = i;
+		rc = 0;
+	}
+	if (v)
+		sfs_view_put(dir->snap, v);
+	return rc;
+}
+
+static int lookup_disk(struct fs *fs, const struct node *dir, const char *name, struct node **n)
+{
+	struct node_key key = {
+		.kind = NODE_DISK,
+		.dir_dev = dir->key.dir_dev,
+		.dir_ino = dir->key.dir_ino,
+	};
+	auto_fd int disks = -1;
+	auto_fd int fd = -1;
+	struct stat st;
+	int rc = find_disk(dir, name, &key.file);
+
+	if (rc < 0)
+		return rc;
+	disks = open_disks(dir);
+	if (disks < 0)
+		return disks;
+	fd = openat(disks, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	key.file_dev = st.st_dev;
+	key.file_ino = st.st_ino;
+	*n = sfs_nodes_find(&fs->nodes, &key);
+	if (*n)
+		return 0;
+	*n = add_node(fs, &key, sfs_snap_get(dir->snap), take_fd(&fd));
+	return *n ? 0 : -ENOMEM;
+}
+
+int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino)
+{
+	struct node_key key = { .kind = NODE_DISK };
+	struct view *v = sfs_snap_view(dir->snap);
+	auto_fd int disks = -1;
+	struct snapdir_file f;
+	struct stat st;
+	bool more;
+
+	if (!v)
+		return -ENOMEM;
+	more = v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest);
+	if (more)
+		proto_snapdir_file(v->dir.manifest, i + 1, &f);
+	sfs_view_put(dir->snap, v);
+	if (!more)
+		return 0;
+	disks = open_disks(dir);
+	snprintf(name, MANIFEST_FILE_MAX + 1, "%.*s", MANIFEST_FILE_MAX,
+		 f.path + sizeof(SNAPDIR_DISKS));
+	if (disks < 0 || fstatat(disks, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -EAGAIN;
+	key.file_ino = st.st_ino;
+	*ino = sfs_node_ino(&key);
+	return 1;
+}
+
 int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **n,
 		  struct stat *st)
 {
@@ -193,6 +280,9 @@ int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, st
 		break;
 	case NODE_SNAPSHOT:
 		rc = lookup_child(fs, parent, name, n);
+		break;
+	case NODE_DISKS:
+		rc = lookup_disk(fs, parent, name, n);
 		break;
 	default:
 		return -ENOTDIR;

@@ -3,6 +3,7 @@
  * Knows the store and the nodes, and nothing of FUSE's requests.
  *
  *	/NAME/{manifest,state,memory}.bin	files of the store
+ *	/NAME/disks/				files of the store, as the manifest lists them
  *	/NAME/{manifest.json,status}		made here
  *	/NAME/parent -> ../PARENT		while it is in the store
  *	/latest -> NAME
@@ -56,7 +57,7 @@ bool sfs_fs_destroy(struct fs *fs);
 struct fs_child {
 	const char *name;
 	enum node_kind kind;
-	mode_t type; /* S_IFREG, S_IFLNK */
+	mode_t type; /* S_IFREG, S_IFLNK, S_IFDIR */
 };
 extern const struct fs_child sfs_children[];
 extern const size_t sfs_children_count;
@@ -76,6 +77,12 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 
 /* The text of NODE_STATUS or NODE_JSON, the caller's. 0 or a negative errno. */
 int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);
+
+/*
+ * The i-th file of disks/ (`dir`) for a listing: its name there and inode number.
+ * 1, 0: there are no more, -EAGAIN: it is not there, or another negative errno.
+ */
+int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino);
 
 /* Inode number that the entry `name` of a listing has, for d_ino. 0: there is none. */
 ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child);

@@ -227,6 +227,9 @@ ino_t sfs_node_ino(const struct node_key *key)
 		/* The low 60 bits of a UUIDv7 are random. */
 		memcpy(&id, key->id + 8, sizeof(id));
 		return (ino_t)(id << 4 | NODE_ID_LINK);
+	case NODE_DISK:
+		/* Where two disks share a file, or two snapshots do, it is one. */
+		return (ino_t)(key->file_ino << 4 | NODE_DISK);
 	default:
 		return (ino_t)(key->dir_ino << 4 | key->kind);
 	}

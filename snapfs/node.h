@@ -27,6 +27,8 @@ enum node_kind {
 	NODE_JSON,
 	NODE_STATUS,
 	NODE_PARENT,
+	NODE_DISKS, /* /NAME/disks */
+	NODE_DISK,  /* and its files */
 };
 
 /*
@@ -38,6 +40,7 @@ struct node_key {
 	uint64_t kind; /* enum node_kind */
 	uint64_t dir_dev, dir_ino;
 	uint64_t file_dev, file_ino;
+	uint64_t file;	/* NODE_DISK: its number in the manifest (proto_snapdir_file()) */
 	uint8_t id[16]; /* NODE_ID_LINK: the snapshot's */
 };
 

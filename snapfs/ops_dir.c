@@ -6,6 +6,7 @@
  *	/		. .. latest .by-id and then the snapshots
  *	/.by-id		. .. and the ids as they were at opendir()
  *	/NAME		. .. and what sfs_children[] says
+ *	/NAME/disks	. .. and the files that the manifest lists
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -161,13 +162,27 @@ static int snapshot_entry(struct fs *fs, const struct node *dir, uint64_t i, str
 	return out->ino ? 1 : -EAGAIN;
 }
 
+static int disk_entry(const struct node *dir, uint64_t i, struct entry *out)
+{
+	out->type = S_IFREG;
+	return sfs_fs_disk(dir, i, out->name, &out->ino);
+}
+
+/* The directory that `dir` is in. */
+static struct node_key key_of_parent(const struct node *dir)
+{
+	if (dir->key.kind != NODE_DISKS)
+		return (struct node_key){ .kind = NODE_ROOT };
+	return (struct node_key){ .kind = NODE_SNAPSHOT, .dir_ino = dir->key.dir_ino };
+}
+
 static int get_entry(struct fs *fs, const struct node *dir, struct listing *l, uint64_t i,
 		     struct entry *out)
 {
-	const struct node_key root = { .kind = NODE_ROOT };
+	const struct node_key parent = key_of_parent(dir);
 
 	if (i < 2) {
-		const struct node_key *key = i == 0 ? &dir->key : &root;
+		const struct node_key *key = i == 0 ? &dir->key : &parent;
 
 		*out = (struct entry){ ".", sfs_node_ino(key), S_IFDIR };
 		if (i == 1)
@@ -179,6 +194,8 @@ static int get_entry(struct fs *fs, const struct node *dir, struct listing *l, u
 		return root_entry(fs, l, i - 2, out);
 	case NODE_BY_ID:
 		return by_id_entry(fs, l, i - 2, out);
+	case NODE_DISKS:
+		return disk_entry(dir, i - 2, out);
 	default:
 		return snapshot_entry(fs, dir, i - 2, out);
 	}
@@ -355,7 +372,7 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			rc = open_stream(fs, l);
 		else if (rc == 0 && dir->key.kind == NODE_BY_ID)
 			rc = list_ids(fs, l);
-		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT)
+		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT && dir->key.kind != NODE_DISKS)
 			rc = -ENOTDIR;
 	}
 	if (rc < 0) {

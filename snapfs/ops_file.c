@@ -1,7 +1,7 @@
 /*
  * Opening and reading files: see ops.h. What is small is read, checked and
- * served from memory; memory.bin is served from its descriptor once it is
- * known to be good.
+ * served from memory; memory.bin and the disks' files are served from their
+ * descriptors once they are known to be good.
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "rung.h"
 
-/* An open file: bytes, or the descriptor of memory.bin. */
+/* An open file: bytes, or the descriptor of a large one. */
 struct open_file {
 	struct handle handle;
 	/*
@@ -25,10 +25,10 @@ struct open_file {
 	 * closed the file before the read that gave them has returned.
 	 */
 	atomic_uint refs;
-	int fd;			/* owned; -1: none */
-	uint8_t *bytes;		/* owned; NULL: none */
-	size_t len;		/* of bytes */
-	struct identity memory; /* as it was when it was found good */
+	int fd;		    /* owned; -1: none */
+	uint8_t *bytes;	    /* owned; NULL: none */
+	size_t len;	    /* of bytes */
+	struct identity id; /* of fd's, as it was when it was found good */
 };
 
 static void put_file(struct open_file *f)
@@ -177,19 +177,26 @@ static int open_bytes(struct fs *fs, const struct node *n, struct open_file *f)
 	return rc;
 }
 
-/* An open of memory.bin on its way. */
-struct memory_open {
+/* True for the files that are not read to be opened. */
+static bool is_large(const struct node *n)
+{
+	return n->key.kind == NODE_MEMORY || n->key.kind == NODE_DISK;
+}
+
+/* An open of a large file on its way. */
+struct large_open {
 	struct verify_waiter waiter;
 	fuse_req_t req;
 	struct fuse_file_info fi;
 	struct fs *fs;
-	struct node *node;	/* held */
-	struct view *view;	/* held, may be NULL */
-	struct open_file *file; /* owned, may be NULL */
+	struct node *node;	  /* held */
+	struct view *view;	  /* held, may be NULL */
+	struct snapdir_file what; /* as the view has it */
+	struct open_file *file;	  /* owned, may be NULL */
 };
 
 /* Answers it with rc and frees it. */
-static void finish(struct memory_open *o, int rc)
+static void finish(struct large_open *o, int rc)
 {
 	if (rc == 0) {
 		reply_open(o->req, &o->fi, take_ptr(&o->file));
@@ -206,32 +213,33 @@ static void finish(struct memory_open *o, int rc)
 /* Called by a verifier thread. */
 static void verified(struct verify_waiter *w, int rc)
 {
-	struct memory_open *o = (struct memory_open *)w;
+	struct large_open *o = (struct large_open *)w;
 
 	/* Waits for an interrupted() under way, which finds nothing to cancel. */
 	fuse_req_interrupt_func(o->req, NULL, NULL);
 	if (rc == 0)
-		o->fi.keep_cache = sfs_snap_serve(o->node->snap, &o->file->memory);
+		o->fi.keep_cache = sfs_snap_serve(o->node->snap, o->node->key.file, &o->file->id);
 	finish(o, rc < 0 ? -EIO : 0);
 }
 
 /* Called by libfuse, with the request locked, when the opener got a signal. */
 static void interrupted(fuse_req_t req, void *data)
 {
-	struct memory_open *o = data;
+	struct large_open *o = data;
 
 	(void)req;
 	if (sfs_verifier_cancel(o->fs->verifier, &o->waiter))
 		finish(o, -EINTR);
 }
 
-static void wait_for_verification(struct memory_open *o)
+static void wait_for_verification(struct large_open *o)
 {
 	int rc;
 
 	o->waiter.done = verified;
 	fuse_req_interrupt_func(o->req, interrupted, o);
-	rc = sfs_verifier_wait(o->fs->verifier, o->node->snap, o->view, o->file->fd, &o->waiter);
+	rc = sfs_verifier_wait(o->fs->verifier, o->node->snap, o->view, o->node->key.file,
+			       o->file->fd, &o->waiter);
 	if (rc == 0)
 		return; /* o is verified()'s or interrupted()'s */
 	fuse_req_interrupt_func(o->req, NULL, NULL);
@@ -239,7 +247,7 @@ static void wait_for_verification(struct memory_open *o)
 }
 
 /* Opens the file and looks at it. 0, or the negative errno of the open. */
-static int prepare_memory(struct memory_open *o)
+static int prepare_large(struct large_open *o)
 {
 	struct node *n = o->node;
 	char name[CAT_NAME_MAX + 1];
@@ -254,7 +262,11 @@ static int prepare_memory(struct memory_open *o)
 	if (rc < 0)
 		return rc;
 	sfs_snap_name(n->snap, name);
-	rc = proto_snapdir_open_memory(&o->view->dir, name, &e);
+	/* The manifest is another one since it was looked up. */
+	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest))
+		return -ESTALE;
+	proto_snapdir_file(o->view->dir.manifest, n->key.file, &o->what);
+	rc = proto_snapdir_open_file(&o->view->dir, &o->what, name, &e);
 	if (rc < 0)
 		return fail(o->fs, n, o->view, rc, &e);
 	o->file->fd = rc;
@@ -262,19 +274,19 @@ static int prepare_memory(struct memory_open *o)
 		return -EIO;
 	if (st.st_dev != n->key.file_dev || st.st_ino != n->key.file_ino)
 		return -ESTALE;
-	o->file->memory = sfs_identity_of(&st);
+	o->file->id = sfs_identity_of(&st);
 	return 0;
 }
 
-static void serve_by_rung(struct memory_open *o)
+static void serve_by_rung(struct large_open *o)
 {
 	struct snap *s = o->node->snap;
-	const uint8_t *digest = o->view->dir.manifest->memory_digest.data;
+	char problem[SNAP_PROBLEM_MAX];
 
-	switch (sfs_rung_decide(o->fs->store, s, o->file->fd, digest)) {
+	switch (sfs_rung_decide(o->fs->store, s, o->node->key.file, o->file->fd, o->what.digest)) {
 	case RUNG_SEALED:
 	case RUNG_STAMPED:
-		sfs_snap_serve(s, &o->file->memory);
+		sfs_snap_serve(s, o->node->key.file, &o->file->id);
 		if (!atomic_load(&o->view->settled))
 			sfs_snap_settle(s, o->view, o->fs->store);
 		/* Else each open would throw out the pages of running clones. */
@@ -285,17 +297,18 @@ static void serve_by_rung(struct memory_open *o)
 		wait_for_verification(o);
 		return;
 	case RUNG_DAMAGED:
-		sfs_snap_report(s, o->view, o->fs->store, CAT_DAMAGED,
-				SNAPDIR_MEMORY " does not have the manifest's digest");
+		snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
+			 o->what.path);
+		sfs_snap_report(s, o->view, o->fs->store, CAT_DAMAGED, problem);
 		finish(o, -EIO);
 		return;
 	}
 }
 
 /* Takes over the hold on the node. */
-static void open_memory(fuse_req_t req, struct node *n, const struct fuse_file_info *fi)
+static void open_large(fuse_req_t req, struct node *n, const struct fuse_file_info *fi)
 {
-	struct memory_open *o = calloc(1, sizeof(*o));
+	struct large_open *o = calloc(1, sizeof(*o));
 	int rc;
 
 	if (!o) {
@@ -303,17 +316,22 @@ static void open_memory(fuse_req_t req, struct node *n, const struct fuse_file_i
 		sfs_nodes_put(&sfs_req_fs(req)->nodes, n);
 		return;
 	}
-	*o = (struct memory_open){ .req = req, .fi = *fi, .fs = sfs_req_fs(req), .node = n };
+	*o = (struct large_open){ .req = req, .fi = *fi, .fs = sfs_req_fs(req), .node = n };
 	o->file = new_file();
 	if (!o->file) {
 		finish(o, -ENOMEM);
 		return;
 	}
-	rc = prepare_memory(o);
+	rc = prepare_large(o);
 	if (rc < 0)
 		finish(o, rc);
 	else
 		serve_by_rung(o);
+}
+
+static bool is_file(const struct node *n)
+{
+	return is_large(n) || (n->key.kind >= NODE_MANIFEST && n->key.kind <= NODE_STATUS);
 }
 
 void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -323,12 +341,12 @@ void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct open_file *f;
 	int rc;
 
-	if (!n || !n->snap || n->key.kind < NODE_MANIFEST || n->key.kind > NODE_STATUS) {
+	if (!n || !n->snap || !is_file(n)) {
 		rc = n ? -EINVAL : -ESTALE;
 	} else if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
 		rc = -EROFS;
-	} else if (n->key.kind == NODE_MEMORY) {
-		open_memory(req, n, fi);
+	} else if (is_large(n)) {
+		open_large(req, n, fi);
 		return;
 	} else {
 		f = new_file();
@@ -355,9 +373,8 @@ static bool is_unchanged(const struct open_file *f)
 {
 	struct stat st;
 
-	return fstat(f->fd, &st) == 0 && st.st_size == f->memory.size &&
-	       st.st_mtim.tv_sec == f->memory.mtime.tv_sec &&
-	       st.st_mtim.tv_nsec == f->memory.mtime.tv_nsec;
+	return fstat(f->fd, &st) == 0 && st.st_size == f->id.size &&
+	       st.st_mtim.tv_sec == f->id.mtime.tv_sec && st.st_mtim.tv_nsec == f->id.mtime.tv_nsec;
 }
 
 static void read_bytes(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
@@ -369,7 +386,7 @@ static void read_bytes(fuse_req_t req, const struct open_file *f, size_t size, o
 	fuse_reply_buf(req, (const char *)f->bytes + at, size);
 }
 
-static void read_memory(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
+static void read_large(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
 {
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
 
@@ -393,7 +410,7 @@ void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	if (f->fd < 0)
 		read_bytes(req, f, size, off);
 	else
-		read_memory(req, f, size, off);
+		read_large(req, f, size, off);
 	put_file(f);
 }
 

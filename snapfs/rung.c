@@ -29,20 +29,20 @@ static int measure(int fd, const uint8_t digest[DIGEST_SIZE])
 	return 1;
 }
 
-enum rung sfs_rung_decide(struct store *store, struct snap *s, int memory_fd,
+enum rung sfs_rung_decide(struct store *store, struct snap *s, size_t file, int fd,
 			  const uint8_t digest[DIGEST_SIZE])
 {
 	char problem[SNAP_PROBLEM_MAX];
-	struct identity memory;
+	struct identity id;
 	struct stat st;
-	int sealed = measure(memory_fd, digest);
+	int sealed = measure(fd, digest);
 
 	if (sealed != 0)
 		return sealed > 0 ? RUNG_SEALED : RUNG_DAMAGED;
-	if (cat_stamp_holds(store, memory_fd, digest))
+	if (cat_stamp_holds(store, fd, digest))
 		return RUNG_STAMPED;
-	if (fstat(memory_fd, &st) < 0)
+	if (fstat(fd, &st) < 0)
 		return RUNG_UNVERIFIED;
-	memory = sfs_identity_of(&st);
-	return sfs_snap_is_bad(s, &memory, problem) ? RUNG_DAMAGED : RUNG_UNVERIFIED;
+	id = sfs_identity_of(&st);
+	return sfs_snap_is_bad(s, file, &id, problem) ? RUNG_DAMAGED : RUNG_UNVERIFIED;
 }

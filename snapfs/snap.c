@@ -69,12 +69,23 @@ static void free_view(struct view *v)
 	free(v);
 }
 
+static void free_memos(struct memo *m)
+{
+	struct memo *next;
+
+	for (; m; m = next) {
+		next = m->next;
+		free(m);
+	}
+}
+
 void sfs_snap_put(struct snap *s)
 {
 	if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
 		return;
 	if (s->view)
 		free_view(s->view);
+	free_memos(s->memos);
 	close(s->dirfd);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
@@ -211,33 +222,64 @@ int sfs_snap_row(struct snap *s, const struct view *v, struct store *store, stru
 	return rc < 0 ? rc : cat_index_find(store, name, row, NULL);
 }
 
-void sfs_snap_set_bad(struct snap *s, const struct identity *memory, const char *problem)
+/* The memo of a file, made where there is none. Called with the lock held. NULL: no memory. */
+static struct memo *memo_of(struct snap *s, size_t file)
 {
+	struct memo *m = s->memos;
+
+	while (m && m->file != file)
+		m = m->next;
+	if (m)
+		return m;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return NULL;
+	m->file = file;
+	m->next = s->memos;
+	s->memos = m;
+	return m;
+}
+
+void sfs_snap_set_bad(struct snap *s, size_t file, const struct identity *id, const char *problem)
+{
+	struct memo *m;
+
 	pthread_mutex_lock(&s->lock);
-	s->bad = *memory;
-	snprintf(s->bad_problem, sizeof(s->bad_problem), "%s", problem);
+	m = memo_of(s, file);
+	if (m) {
+		m->bad = *id;
+		snprintf(m->problem, sizeof(m->problem), "%s", problem);
+	}
 	pthread_mutex_unlock(&s->lock);
 }
 
-bool sfs_snap_is_bad(struct snap *s, const struct identity *memory, char problem[SNAP_PROBLEM_MAX])
+bool sfs_snap_is_bad(struct snap *s, size_t file, const struct identity *id,
+		     char problem[SNAP_PROBLEM_MAX])
 {
+	const struct memo *m;
 	bool bad;
 
 	pthread_mutex_lock(&s->lock);
-	bad = *s->bad_problem && sfs_identity_equal(&s->bad, memory);
+	for (m = s->memos; m && m->file != file;)
+		m = m->next;
+	bad = m && *m->problem && sfs_identity_equal(&m->bad, id);
 	if (bad)
-		memcpy(problem, s->bad_problem, SNAP_PROBLEM_MAX);
+		memcpy(problem, m->problem, SNAP_PROBLEM_MAX);
 	pthread_mutex_unlock(&s->lock);
 	return bad;
 }
 
-bool sfs_snap_serve(struct snap *s, const struct identity *memory)
+bool sfs_snap_serve(struct snap *s, size_t file, const struct identity *id)
 {
-	bool same;
+	struct memo *m;
+	bool same = false;
 
 	pthread_mutex_lock(&s->lock);
-	same = sfs_identity_equal(&s->served, memory);
-	s->served = *memory;
+	m = memo_of(s, file);
+	if (m) {
+		same = sfs_identity_equal(&m->served, id);
+		m->served = *id;
+	}
 	pthread_mutex_unlock(&s->lock);
 	return same;
 }

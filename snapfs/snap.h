@@ -46,18 +46,25 @@ struct view {
 	atomic_bool settled;
 };
 
+/* What is remembered of memory.bin or of a disk's file, from one open to the next. */
+struct memo {
+	struct memo *next;
+	size_t file;			/* its number: proto_snapdir_file() */
+	struct identity bad;		/* as it was when it was seen to be damaged */
+	char problem[SNAP_PROBLEM_MAX]; /* empty: it was not */
+	struct identity served;		/* as it was when it was last served */
+};
+
 struct snap {
 	atomic_uint refs;
 	int dirfd;	  /* owned */
 	struct stat stat; /* of the directory, when it was opened */
 	pthread_mutex_t lock;
 	/* Guarded by lock. */
-	char name[CAT_NAME_MAX + 1];	    /* when it was last looked up */
-	struct view *view;		    /* newest, NULL: none yet */
-	struct identity bad;		    /* of the memory.bin that was seen to be damaged */
-	char bad_problem[SNAP_PROBLEM_MAX]; /* empty: none was */
-	struct identity served;		    /* the memory.bin that was last served */
-	char said[SNAP_PROBLEM_MAX];	    /* last problem that went to the log */
+	char name[CAT_NAME_MAX + 1]; /* when it was last looked up */
+	struct view *view;	     /* newest, NULL: none yet */
+	struct memo *memos;	     /* owned; of what was opened */
+	char said[SNAP_PROBLEM_MAX]; /* last problem that went to the log */
 };
 
 /*
@@ -90,10 +97,11 @@ bool sfs_snap_is_listed(struct snap *s, const struct view *v, struct store *stor
  */
 int sfs_snap_row(struct snap *s, const struct view *v, struct store *store, struct cat_row *row);
 
-/* Keeps that memory.bin, as it was, is damaged. */
-void sfs_snap_set_bad(struct snap *s, const struct identity *memory, const char *problem);
-/* True, with the words, where this memory.bin was seen to be damaged and is unchanged. */
-bool sfs_snap_is_bad(struct snap *s, const struct identity *memory, char problem[SNAP_PROBLEM_MAX]);
+/* Keeps that the file of this number, as it was, is damaged. */
+void sfs_snap_set_bad(struct snap *s, size_t file, const struct identity *id, const char *problem);
+/* True, with the words, where that file was seen to be damaged and is unchanged. */
+bool sfs_snap_is_bad(struct snap *s, size_t file, const struct identity *id,
+		     char problem[SNAP_PROBLEM_MAX]);
 
 /* How a snapshot is, for those that ask: status, the xattr, an open. */
 struct condition {
@@ -112,7 +120,8 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 
 /*
  * As sfs_snap_condition(), and looks at the files: state.bin is checked,
- * memory.bin must be there with its size, and be sealed or stamped for `valid`.
+ * memory.bin and the disks' files must be there with their sizes, and all be
+ * sealed or stamped for `valid`.
  */
 void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
 		      struct condition *c);
@@ -125,13 +134,13 @@ void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum c
 		     const char *problem);
 
 /*
- * Memory was found good: keeps the snapshot as valid where the index does not
- * say so yet and state.bin is good too.
+ * A file was found good: keeps the snapshot as valid where the index does not
+ * say so yet and all its other files are good too.
  */
 void sfs_snap_settle(struct snap *s, const struct view *v, struct store *store);
 
 /*
- * Notes that this memory.bin is served from now on. True where it was the one
+ * Notes that the file of this number, as it is, is served from now on. True where it was the one
  * that was served before: what the kernel caches of it is right.
  */
-bool sfs_snap_serve(struct snap *s, const struct identity *memory);
+bool sfs_snap_serve(struct snap *s, size_t file, const struct identity *id);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,7 +21,8 @@
 struct verify_job {
 	struct snap *snap; /* owned reference */
 	struct view *view; /* owned reference */
-	struct identity memory;
+	size_t file;	   /* its number in the view's manifest */
+	struct identity id;
 	int fd; /* owned, the file's */
 	/* Guarded by the verifier's lock. */
 	bool taken; /* by a thread */
@@ -59,23 +61,24 @@ static void free_job(struct verify_job *job)
 
 static int hash(struct verifier *v, const struct verify_job *job)
 {
-	static const char problem[] = SNAPDIR_MEMORY " does not have the manifest's digest";
-	const SnapshotManifest *m = job->view->dir.manifest;
-	char name[CAT_NAME_MAX + 1];
+	char name[CAT_NAME_MAX + 1], problem[SNAP_PROBLEM_MAX];
+	struct snapdir_file f;
 	struct err e = { 0 };
 	int rc;
 
+	proto_snapdir_file(job->view->dir.manifest, job->file, &f);
 	sfs_snap_name(job->snap, name);
-	log_debug("verifying %s/%s", name, SNAPDIR_MEMORY);
-	rc = cat_stamp_verify(v->store, job->fd, m->memory_size_bytes, m->memory_digest.data, NULL,
-			      &e);
+	log_debug("verifying %s/%s", name, f.path);
+	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, NULL, &e);
 	if (rc == 0) {
 		sfs_snap_settle(job->snap, job->view, v->store);
 	} else if (rc == -EBADMSG) {
-		sfs_snap_set_bad(job->snap, &job->memory, problem);
+		snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
+			 f.path);
+		sfs_snap_set_bad(job->snap, job->file, &job->id, problem);
 		sfs_snap_report(job->snap, job->view, v->store, CAT_DAMAGED, problem);
 	} else {
-		log_error("cannot verify %s/%s: %s", name, SNAPDIR_MEMORY,
+		log_error("cannot verify %s/%s: %s", name, f.path,
 			  *e.text ? e.text : strerror(-rc));
 	}
 	return rc;
@@ -143,30 +146,31 @@ static int add_thread(struct verifier *v)
 	return rc == 0 || v->threads ? 0 : -rc;
 }
 
-static struct verify_job *new_job(struct snap *s, struct view *view, int memory_fd,
-				  const struct identity *memory)
+static struct verify_job *new_job(struct snap *s, struct view *view, size_t file, int fd,
+				  const struct identity *id)
 {
 	struct verify_job *job = calloc(1, sizeof(*job));
 
 	if (!job)
 		return NULL;
-	job->fd = fcntl(memory_fd, F_DUPFD_CLOEXEC, 3);
+	job->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	if (job->fd < 0) {
 		free(job);
 		return NULL;
 	}
 	job->snap = sfs_snap_get(s);
 	job->view = sfs_view_get(s, view);
-	job->memory = *memory;
+	job->file = file;
+	job->id = *id;
 	return job;
 }
 
 /* Called with the lock held. The job of this file and digest, or NULL. */
-static struct verify_job *find(struct verifier *v, const struct identity *memory,
+static struct verify_job *find(struct verifier *v, const struct identity *id, size_t file,
 			       const struct view *view)
 {
 	for (struct verify_job *job = v->jobs; job; job = job->next)
-		if (sfs_identity_equal(&job->memory, memory) &&
+		if (job->file == file && sfs_identity_equal(&job->id, id) &&
 		    memcmp(job->view->dir.manifest_digest, view->dir.manifest_digest,
 			   DIGEST_SIZE) == 0)
 			return job;
@@ -183,20 +187,20 @@ static void append_job(struct verifier *v, struct verify_job *job)
 }
 
 /* Called with the lock held. */
-static int join(struct verifier *v, struct snap *s, struct view *view, int memory_fd,
-		const struct identity *memory, struct verify_waiter *w)
+static int join(struct verifier *v, struct snap *s, struct view *view, size_t file, int fd,
+		const struct identity *id, struct verify_waiter *w)
 {
 	struct verify_job *job;
 	int rc;
 
 	if (w->cancelled || v->stopping)
 		return -EINTR;
-	job = find(v, memory, view);
+	job = find(v, id, file, view);
 	if (!job) {
 		rc = add_thread(v);
 		if (rc < 0)
 			return rc;
-		job = new_job(s, view, memory_fd, memory);
+		job = new_job(s, view, file, fd, id);
 		if (!job)
 			return -ENOMEM;
 		append_job(v, job);
@@ -207,18 +211,18 @@ static int join(struct verifier *v, struct snap *s, struct view *view, int memor
 	return 0;
 }
 
-int sfs_verifier_wait(struct verifier *v, struct snap *s, struct view *view, int memory_fd,
+int sfs_verifier_wait(struct verifier *v, struct snap *s, struct view *view, size_t file, int fd,
 		      struct verify_waiter *w)
 {
-	struct identity memory;
+	struct identity id;
 	struct stat st;
 	int rc;
 
-	if (fstat(memory_fd, &st) < 0)
+	if (fstat(fd, &st) < 0)
 		return -errno;
-	memory = sfs_identity_of(&st);
+	id = sfs_identity_of(&st);
 	pthread_mutex_lock(&v->lock);
-	rc = join(v, s, view, memory_fd, &memory, w);
+	rc = join(v, s, view, file, fd, &id, w);
 	pthread_mutex_unlock(&v->lock);
 	return rc;
 }

@@ -1,5 +1,5 @@
 /*
- * Verification of whole memory files, away from the threads that answer the
+ * Verification of whole files (memory, disks), away from the threads that answer the
  * kernel. Each file is hashed once, however many wait for it: those who come
  * while it is under way share its outcome. Knows nothing of FUSE.
  *
@@ -33,12 +33,13 @@ struct verify_waiter {
 int sfs_verifier_start(struct verifier **v, struct store *store);
 
 /*
- * Waits for the verification of the open memory.bin of `s` against the digest
- * in `view`, starting one if none is under way. memory_fd stays the caller's.
+ * Waits for the verification of the open file `fd`, which is number `file` of
+ * the manifest in `view` of `s`, against the digest there, starting one if none
+ * is under way. fd stays the caller's.
  * 0: done() will be called (it may be before this returns); -EINTR: it was
  * cancelled before; or another negative errno. On failure done() is not called.
  */
-int sfs_verifier_wait(struct verifier *v, struct snap *s, struct view *view, int memory_fd,
+int sfs_verifier_wait(struct verifier *v, struct snap *s, struct view *view, size_t file, int fd,
 		      struct verify_waiter *w);
 
 /*

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proto/manifest.h"
 
 #define PUBLISHER_FD 3
 
@@ -307,21 +308,14 @@ int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e)
 	return receive(p, reply, NULL, NULL, e);
 }
 
-int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool reserve,
-		      struct err *e)
+/* Asks for a file: the one descriptor that the answer brings, or a negative errno. */
+static int get_file(struct publisher *p, PublishRequest *m, struct err *e)
 {
-	RamRequest ram = RAM_REQUEST__INIT;
-	PublishRequest m = PUBLISH_REQUEST__INIT;
 	PublishReply *reply;
 	size_t nfds = 1;
 	int fd = -1, rc;
 
-	ram.size = size;
-	ram.path = (char *)(uintptr_t)(path ? path : "");
-	ram.reserve = reserve;
-	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
-	m.ram = &ram;
-	rc = send_request(p, &m, NULL, 0, e);
+	rc = send_request(p, m, NULL, 0, e);
 	if (rc == 0)
 		rc = receive(p, &reply, &fd, &nfds, e);
 	if (rc < 0)
@@ -329,10 +323,34 @@ int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool
 	rc = publisher_failure(reply, e);
 	proto_publish_free_reply(reply);
 	if (rc == 0 && nfds != 1)
-		return err_env(e, EPROTO, "the publisher sent no RAM file");
+		return err_env(e, EPROTO, "the publisher sent no file");
 	if (rc < 0 && nfds)
 		close(fd);
 	return rc < 0 ? rc : fd;
+}
+
+int publisher_get_file(struct publisher *p, struct err *e)
+{
+	FileRequest file = FILE_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	m.what_case = PUBLISH_REQUEST__WHAT_FILE;
+	m.file = &file;
+	return get_file(p, &m, e);
+}
+
+int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool reserve,
+		      struct err *e)
+{
+	RamRequest ram = RAM_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	ram.size = size;
+	ram.path = (char *)(uintptr_t)(path ? path : "");
+	ram.reserve = reserve;
+	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
+	m.ram = &ram;
+	return get_file(p, &m, e);
 }
 
 bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE])
@@ -352,34 +370,43 @@ bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_S
 	return trusted;
 }
 
-int publisher_send_save(struct publisher *p, const char *name, struct err *e)
+int publisher_send_save(struct publisher *p, const char *name, const struct publisher_disks *disks,
+			struct err *e)
 {
 	SaveRequest save = SAVE_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
-
+	const int *fds = disks ? disks->fds : NULL;
 	int rc;
 
 	save.name = (char *)(uintptr_t)name;
+	save.n_disk = disks ? disks->n : 0;
+	save.disk = (char **)(uintptr_t)(disks ? disks->names : NULL);
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
-	rc = send_request(p, &m, NULL, 0, e);
+	rc = send_request(p, &m, fds, save.n_disk, e);
 	if (rc != -EPIPE)
 		return rc;
 	rc = restart(p, e);
-	return rc < 0 ? rc : send_request(p, &m, NULL, 0, e);
+	return rc < 0 ? rc : send_request(p, &m, fds, save.n_disk, e);
 }
 
 int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
-			  struct err *e)
+			  const struct publisher_disks *disks, struct err *e)
 {
 	CommitRequest commit = COMMIT_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
-	const int fds[] = { manifest_fd, state_fd, ram_fd };
+	int fds[IO_MAX_FDS] = { manifest_fd, state_fd, ram_fd };
+	const size_t n = disks ? disks->n : 0;
 
+	if (n > MANIFEST_DISK_FILES_MAX)
+		return err_refuse(e, E2BIG, "the machine's disks are of more than %d files",
+				  MANIFEST_DISK_FILES_MAX);
+	for (size_t i = 0; i < n; i++)
+		fds[3 + i] = disks->fds[i];
 	commit.ram_is_own = true;
 	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
 	m.commit = &commit;
-	return send_request(p, &m, fds, 3, e);
+	return send_request(p, &m, fds, 3 + n, e);
 }
 
 int publisher_send_abort(struct publisher *p, struct err *e)

@@ -59,16 +59,33 @@ int publisher_check(struct publisher *p, struct err *e);
 int publisher_get_ram(struct publisher *p, uint64_t size, const char *path, bool reserve,
 		      struct err *e);
 
+/*
+ * Asks for an unnamed file on the store's file system, for a disk that is to be
+ * kept with a snapshot. Waits. A writable descriptor (the caller's) or a
+ * negative errno.
+ */
+int publisher_get_file(struct publisher *p, struct err *e);
+
+/* Files of disks beside a request: their descriptors stay the caller's. */
+struct publisher_disks {
+	char *const *names; /* of a save: the device of each */
+	const int *fds;
+	size_t n;
+};
+
 /* Asks whether the store knows fd to have this digest. Waits. */
 bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE]);
 
 /*
  * Each sends a request whose replies publisher_receive() brings. 0 or a negative
  * errno. publisher_send_save() starts another publisher where there is none.
+ * `disks` (NULL: none): of a save the files of the disks that it will keep, as
+ * they are now; of a commit the frozen ones, in the order of the manifest.
  */
-int publisher_send_save(struct publisher *p, const char *name, struct err *e);
+int publisher_send_save(struct publisher *p, const char *name, const struct publisher_disks *disks,
+			struct err *e);
 int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
-			  struct err *e);
+			  const struct publisher_disks *disks, struct err *e);
 int publisher_send_abort(struct publisher *p, struct err *e);
 
 /*

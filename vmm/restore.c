@@ -192,6 +192,33 @@ static int check_devices(struct restore *r, const struct restore_options *o, str
 	return disks_preflight(r->dir.manifest, r->config, e) < 0 ? -EINVAL : rc;
 }
 
+/* memory.bin and the disks' files; what is wrong with each goes into the report. */
+static int open_files(struct restore *r, struct err *e)
+{
+	const size_t n = proto_snapdir_files(r->dir.manifest);
+	int rc = 0;
+
+	if (n > 1)
+		r->disk_fds = calloc(n - 1, sizeof(*r->disk_fds));
+	if (n > 1 && !r->disk_fds)
+		return err_also(e, ENOMEM, "there is no memory for the snapshot's disks");
+	for (size_t i = 0; i < n; i++) {
+		struct err found = { 0 };
+		struct snapdir_file f;
+		int fd, rc2;
+
+		proto_snapdir_file(r->dir.manifest, i, &f);
+		fd = proto_snapdir_open_file(&r->dir, &f, r->label, &found);
+		if (i == 0)
+			r->memory_fd = fd;
+		else
+			r->disk_fds[r->n_disk_fds++] = fd;
+		rc2 = also(e, fd, &found);
+		rc = rc < 0 ? rc : rc2;
+	}
+	return rc;
+}
+
 /* Everything that can be said without reading RAM, in one report. */
 static int check_all(struct restore *r, const struct restore_options *o, struct err *e)
 {
@@ -205,8 +232,7 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	rc = rc < 0 ? rc : rc2;
 	rc2 = also(e, read_state(r, &found), &found);
 	rc = rc < 0 ? rc : rc2;
-	rc2 = r->memory_fd = proto_snapdir_open_memory(&r->dir, r->label, &found);
-	rc2 = also(e, rc2, &found);
+	rc2 = open_files(r, e);
 	rc = rc < 0 ? rc : rc2;
 	state = check_state(r, e, &rc) ? r->state : NULL;
 	rc2 = preflight_devices(r->dir.manifest, state, e);
@@ -219,26 +245,40 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	return rc < 0 ? rc : rc2;
 }
 
-static int verify_memory(struct restore *r, const struct restore_options *o, struct publisher *p,
-			 struct err *e)
+static int verify_file(struct restore *r, const struct snapdir_file *f, int fd, struct publisher *p,
+		       struct err *e)
 {
+	char what[SNAPDIR_PATH_MAX + 16];
 	struct progress progress;
 	struct io_progress io;
 	int rc;
 
-	if (on_snapfs(r->memory_fd))
+	if (on_snapfs(fd) || publisher_trusts(p, fd, f->digest))
 		return 0;
-	if (o->trust_memory) {
-		log_warn("--trust-memory: %s/memory.bin is not verified; damage in it goes unseen",
-			 r->label);
+	snprintf(what, sizeof(what), "verifying %s", f->path);
+	progress_start(&progress, what, false);
+	io = progress_io(&progress);
+	rc = proto_snapdir_verify_file(f, fd, r->label, &io, e);
+	progress_end(&progress);
+	return rc;
+}
+
+static int verify_files(struct restore *r, const struct restore_options *o, struct publisher *p,
+			struct err *e)
+{
+	int rc = 0;
+
+	if (o->trust_memory && !on_snapfs(r->memory_fd)) {
+		log_warn("--trust-memory: %s/%s is not verified; damage in it goes unseen",
+			 r->label, r->n_disk_fds ? "{memory.bin,disks}" : SNAPDIR_MEMORY);
 		return 0;
 	}
-	if (publisher_trusts(p, r->memory_fd, r->dir.manifest->memory_digest.data))
-		return 0;
-	progress_start(&progress, "verifying memory.bin", false);
-	io = progress_io(&progress);
-	rc = proto_snapdir_verify_memory(&r->dir, r->memory_fd, r->label, &io, e);
-	progress_end(&progress);
+	for (size_t i = 0; rc == 0 && i <= r->n_disk_fds; i++) {
+		struct snapdir_file f;
+
+		proto_snapdir_file(r->dir.manifest, i, &f);
+		rc = verify_file(r, &f, i ? r->disk_fds[i - 1] : r->memory_fd, p, e);
+	}
 	return rc;
 }
 
@@ -267,7 +307,7 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 		return explain(o->dir, rc, e);
 	rc = check_all(r, o, e);
 	if (rc == 0)
-		rc = verify_memory(r, o, p, e);
+		rc = verify_files(r, o, p, e);
 	if (rc < 0)
 		restore_close(r);
 	return explain(o->dir, rc, e);
@@ -280,6 +320,12 @@ void restore_close(struct restore *r)
 	if (r->memory_fd >= 0)
 		close(r->memory_fd);
 	r->memory_fd = -1;
+	for (size_t i = 0; i < r->n_disk_fds; i++)
+		if (r->disk_fds[i] >= 0)
+			close(r->disk_fds[i]);
+	free(r->disk_fds);
+	r->disk_fds = NULL;
+	r->n_disk_fds = 0;
 	if (r->config)
 		machine__free_unpacked(r->config, NULL);
 	r->config = NULL;

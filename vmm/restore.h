@@ -26,8 +26,10 @@ struct restore_options {
 /* A snapshot that passed preflight. */
 struct restore {
 	struct snapdir dir;
-	VmState *state;	 /* owned */
-	int memory_fd;	 /* owned, read-only */
+	VmState *state; /* owned */
+	int memory_fd;	/* owned, read-only */
+	int *disk_fds;	/* owned: of file 1 + i of proto_snapdir_file(), read-only, verified */
+	size_t n_disk_fds;
 	Machine *config; /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
@@ -35,9 +37,9 @@ struct restore {
 };
 
 /*
- * Opens, checks and verifies. memory.bin is hashed whole, with progress, unless
- * the mount has vouched for it, or the store has a stamp for it, or
- * trust_memory says not to. 0; -EBADMSG, -EINVAL and others with all words.
+ * Opens, checks and verifies. memory.bin and the disks' files are hashed whole,
+ * with progress, each unless the mount has vouched for it, or the store has a
+ * stamp for it, or trust_memory says not to. 0; -EBADMSG, -EINVAL and others with all words.
  */
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e);

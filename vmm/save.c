@@ -51,7 +51,7 @@ int save_start(struct save *s, const char *name, save_done_fn done, void *arg, s
 	rc = check_disks(s, e);
 	if (rc < 0)
 		return rc;
-	rc = publisher_send_save(s->publisher, name, e);
+	rc = publisher_send_save(s->publisher, name, NULL, e);
 	if (rc < 0)
 		return rc;
 	s->done = done;
@@ -384,7 +384,7 @@ static int take_and_commit(struct save *s, struct err *e)
 	free(t.state);
 	if (rc < 0)
 		return rc;
-	return publisher_send_commit(s->publisher, manifest, state, t.ram_fd, e);
+	return publisher_send_commit(s->publisher, manifest, state, t.ram_fd, NULL, e);
 }
 
 /* ---- can it be saved? ---- */

@@ -1,7 +1,9 @@
 /*
- * mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID]]: makes a snapshot without a
+ * mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]]]: makes a snapshot without a
  * machine. Plays vmm's side of proto/publish.proto towards `snapctl publish`,
- * with a sparse RAM file of pseudo-random bytes. Prints the snapshot's id.
+ * with a sparse RAM file of pseudo-random bytes, and a disk0 that is kept in so
+ * many files (disks/disk0.0, ...) of 1 MiB. PARENT_ID may be empty. Prints the
+ * snapshot's id.
  *
  * snapctl is $BIN/snapctl, else the one beside this program's folder.
  */
@@ -26,7 +28,9 @@
 #include "proto/publish.h"
 #include "proto/state.h"
 
-#define CHUNK 65536 /* bytes; one of three holds data, the others are holes */
+#define FILES_MAX 16
+#define FILE_SIZE (1U << 20)
+#define CHUNK	  65536 /* bytes; one of three holds data, the others are holes */
 
 extern char **environ;
 
@@ -36,6 +40,7 @@ struct job {
 	uint64_t seed;
 	uint8_t parent[UUID_SIZE];
 	size_t parent_len;
+	size_t files; /* of disk0 */
 };
 
 static int die(const char *what)
@@ -104,30 +109,52 @@ static PublishReply *ask(int sock, const PublishRequest *m, const int *fds, size
 	return reply;
 }
 
-/* The store's RAM file, filled; read-only by now. */
-static int make_ram(int sock, const struct job *job)
+/* Fills the file, one chunk of three, and makes of it a read-only descriptor. */
+static int fill(int fd, uint64_t size, uint64_t state)
 {
-	RamRequest ram = RAM_REQUEST__INIT;
-	PublishRequest m = PUBLISH_REQUEST__INIT;
-	uint64_t state = job->seed * 2 + 1;
 	static uint64_t chunk[CHUNK / sizeof(uint64_t)];
 	struct io_fd_path path;
-	int fd, frozen;
+	int frozen;
 
-	ram.size = job->size;
-	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
-	m.ram = &ram;
-	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
-	for (uint64_t at = 0; at + CHUNK <= job->size; at += 3 * CHUNK) {
+	for (uint64_t at = 0; at + CHUNK <= size; at += 3 * CHUNK) {
 		for (size_t i = 0; i < sizeof(chunk) / sizeof(*chunk); i++)
 			chunk[i] = next_random(&state);
 		if (io_pwrite_full(fd, chunk, sizeof(chunk), at) < 0)
-			die("cannot write the RAM");
+			die("cannot write");
 	}
 	path = io_fd_path(fd);
 	frozen = open(path.text, O_RDONLY | O_CLOEXEC);
 	close(fd);
 	return frozen;
+}
+
+/* The store's RAM file, filled; read-only by now. */
+static int make_ram(int sock, const struct job *job)
+{
+	RamRequest ram = RAM_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	int fd;
+
+	ram.size = job->size;
+	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
+	m.ram = &ram;
+	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
+	return fill(fd, job->size, job->seed * 2 + 1);
+}
+
+/* The i-th file of disk0, in the store without a name yet; read-only by now. */
+static int make_file(int sock, const struct job *job, size_t i)
+{
+	FileRequest file = FILE_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	int fd;
+
+	m.what_case = PUBLISH_REQUEST__WHAT_FILE;
+	m.file = &file;
+	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
+	if (ftruncate(fd, FILE_SIZE) < 0)
+		die("cannot make a file of the disk");
+	return fill(fd, FILE_SIZE, (job->seed + i) * 1000003 + 1);
 }
 
 /* A file in memory with these bytes, which it frees. */
@@ -171,6 +198,10 @@ static int make_draft(const struct job *job)
 	RamRange *ranges[] = { &range };
 	SnapshotManifest m = SNAPSHOT_MANIFEST__INIT;
 	uint8_t parent[UUID_SIZE];
+	Disk disk = DISK__INIT;
+	Disk *disks[] = { &disk };
+	DiskFile file[FILES_MAX], *files[FILES_MAX];
+	char names[FILES_MAX][16];
 	struct timespec now;
 	uint8_t *buf;
 	size_t len;
@@ -189,6 +220,18 @@ static int make_draft(const struct job *job)
 	m.creator = "mksnap";
 	m.n_ram = 1;
 	m.ram = ranges;
+	for (size_t i = 0; i < job->files; i++) {
+		disk_file__init(&file[i]);
+		snprintf(names[i], sizeof(names[i]), "disk0.%zu", i);
+		file[i].file = names[i];
+		files[i] = &file[i];
+	}
+	disk.device = "disk0";
+	disk.size = FILE_SIZE;
+	disk.layer = files;
+	disk.n_layer = job->files;
+	m.disk = disks;
+	m.n_disk = job->files ? 1 : 0;
 	memcpy(parent, job->parent, sizeof(parent));
 	m.parent_id = (ProtobufCBinaryData){ job->parent_len, parent };
 	if (proto_manifest_encode(&m, &buf, &len, NULL) < 0)
@@ -203,8 +246,11 @@ static void publish(int sock, const struct job *job)
 	PublishRequest m = PUBLISH_REQUEST__INIT;
 	char id[UUID_TEXT_MAX];
 	PublishReply *reply;
-	int ram = make_ram(sock, job);
+	int fds[3 + FILES_MAX];
 
+	fds[2] = make_ram(sock, job);
+	for (size_t i = 0; i < job->files; i++)
+		fds[3 + i] = make_file(sock, job, i);
 	save.name = (char *)(uintptr_t)job->name;
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
@@ -212,7 +258,9 @@ static void publish(int sock, const struct job *job)
 	commit.ram_is_own = 1;
 	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
 	m.commit = &commit;
-	reply = ask(sock, &m, (int[]){ make_draft(job), make_state(), ram }, 3, NULL);
+	fds[0] = make_draft(job);
+	fds[1] = make_state();
+	reply = ask(sock, &m, fds, 3 + job->files, NULL);
 	puts(uuid_format(reply->id.data, id));
 	proto_publish_free_reply(reply);
 }
@@ -240,13 +288,17 @@ int main(int argc, char **argv)
 	pid_t pid;
 
 	if (argc < 4)
-		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID]]");
+		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]]]");
 	job.store = argv[1];
 	job.name = argv[2];
 	job.size = strtoull(argv[3], NULL, 10) << 20;
 	job.seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
 	if (argc > 5)
 		job.parent_len = parse_uuid(argv[5], job.parent);
+	if (argc > 6)
+		job.files = strtoul(argv[6], NULL, 10);
+	if (job.files > FILES_MAX)
+		die("that many files are not made");
 	sock = start_publisher(job.store, &pid);
 	publish(sock, &job);
 	close(sock);

@@ -151,15 +151,25 @@ __attribute__((unused)) static int rig_ram(struct rig *r, const char *path, uint
 	return fd;
 }
 
-__attribute__((unused)) static int rig_save(struct rig *r, const char *name)
+/* With a disk0 whose file is `disk` (-1: none), which stays the caller's. */
+__attribute__((unused)) static int rig_save_disk(struct rig *r, const char *name, int disk,
+						 PublishReply **kept)
 {
 	SaveRequest save = SAVE_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
+	char *names[] = { (char *)(uintptr_t) "disk0" };
 
 	save.name = (char *)(uintptr_t)name;
+	save.n_disk = disk < 0 ? 0 : 1;
+	save.disk = names;
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
-	return rig_ask(r, &m, NULL, 0, NULL, NULL);
+	return rig_ask(r, &m, &disk, save.n_disk, kept, NULL);
+}
+
+__attribute__((unused)) static int rig_save(struct rig *r, const char *name)
+{
+	return rig_save_disk(r, name, -1, NULL);
 }
 
 static int rig_memfd(const void *buf, size_t len)
@@ -171,9 +181,35 @@ static int rig_memfd(const void *buf, size_t len)
 	return fd;
 }
 
-/* A manifest as vmm drafts it, of RIG_RAM bytes of RAM. */
-__attribute__((unused)) static int rig_draft(struct rig *r, const uint8_t *parent)
+/* An unnamed file of the store's with this content, frozen. */
+__attribute__((unused)) static int rig_file(struct rig *r, const void *buf, size_t len)
 {
+	FileRequest file = FILE_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	struct io_fd_path path;
+	int fd = -1, ro;
+
+	m.what_case = PUBLISH_REQUEST__WHAT_FILE;
+	m.file = &file;
+	assert_int_equal(rig_ask(r, &m, NULL, 0, NULL, &fd), 0);
+	assert_int_equal(io_write_full(fd, buf, len), 0);
+	path = io_fd_path(fd);
+	ro = open(path.text, O_RDONLY | O_CLOEXEC);
+	assert_true(ro >= 0);
+	close(fd);
+	return ro;
+}
+
+/*
+ * A manifest as vmm drafts it, of RIG_RAM bytes of RAM, and of disk0 in so many
+ * layers of these names.
+ */
+__attribute__((unused)) static int rig_draft_disks(struct rig *r, const uint8_t *parent,
+						   const char *const *names, size_t n)
+{
+	DiskFile file[4], *files[4];
+	Disk disk = DISK__INIT;
+	Disk *disks[] = { &disk };
 	SnapshotManifest m = SNAPSHOT_MANIFEST__INIT;
 	Timestamp at = TIMESTAMP__INIT;
 	RamRange range = RAM_RANGE__INIT;
@@ -190,9 +226,24 @@ __attribute__((unused)) static int rig_draft(struct rig *r, const uint8_t *paren
 	m.architecture = (char *)(uintptr_t)MANIFEST_ARCHITECTURE;
 	m.ram = ranges;
 	m.n_ram = 1;
+	for (size_t i = 0; i < n; i++) {
+		disk_file__init(&file[i]);
+		file[i].file = (char *)(uintptr_t)names[i];
+		files[i] = &file[i];
+	}
+	disk.device = (char *)(uintptr_t) "disk0";
+	disk.n_layer = n;
+	disk.layer = files;
+	m.n_disk = n ? 1 : 0;
+	m.disk = disks;
 	if (parent)
 		m.parent_id = (ProtobufCBinaryData){ UUID_SIZE, (uint8_t *)(uintptr_t)parent };
 	return rig_memfd(buf, snapshot_manifest__pack(&m, buf));
+}
+
+__attribute__((unused)) static int rig_draft(struct rig *r, const uint8_t *parent)
+{
+	return rig_draft_disks(r, parent, NULL, 0);
 }
 
 __attribute__((unused)) static int rig_state(void)
@@ -211,23 +262,32 @@ __attribute__((unused)) static int rig_state(void)
 	return rig_memfd(buf, vm_state__pack(&s, buf));
 }
 
-/* The commit of a frozen RAM file; the descriptor `ram` is closed before. */
-__attribute__((unused)) static int rig_commit(struct rig *r, int draft, int state, int ram,
-					      bool own, PublishReply **kept)
+/* The commit of a frozen RAM file and of disks' files; all descriptors are closed then. */
+__attribute__((unused)) static int rig_commit_disks(struct rig *r, int draft, int state, int ram,
+						    const int *disks, size_t n, bool own,
+						    PublishReply **kept)
 {
 	CommitRequest commit = COMMIT_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
-	int fds[] = { draft, state, ram };
+	int fds[8] = { draft, state, ram };
 	int status;
+
+	for (size_t i = 0; i < n; i++)
+		fds[3 + i] = disks[i];
 
 	commit.ram_is_own = own;
 	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
 	m.commit = &commit;
-	status = rig_ask(r, &m, fds, 3, kept, NULL);
-	close(draft);
-	close(state);
-	close(ram);
+	status = rig_ask(r, &m, fds, 3 + n, kept, NULL);
+	for (size_t i = 0; i < 3 + n; i++)
+		close(fds[i]);
 	return status;
+}
+
+__attribute__((unused)) static int rig_commit(struct rig *r, int draft, int state, int ram,
+					      bool own, PublishReply **kept)
+{
+	return rig_commit_disks(r, draft, state, ram, NULL, 0, own, kept);
 }
 
 /* Writes known bytes with a hole in the middle, and gives a read-only descriptor for it. */

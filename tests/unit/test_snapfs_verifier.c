@@ -165,12 +165,12 @@ static int outcome(struct waiting *w)
 
 static int wait_for(struct world *w, struct waiting *waiting)
 {
-	return sfs_verifier_wait(w->verifier, w->snap, w->view, w->memory, &waiting->waiter);
+	return sfs_verifier_wait(w->verifier, w->snap, w->view, 0, w->memory, &waiting->waiter);
 }
 
 static enum rung rung_of(struct world *w)
 {
-	return sfs_rung_decide(w->store, w->snap, w->memory,
+	return sfs_rung_decide(w->store, w->snap, 0, w->memory,
 			       w->view->dir.manifest->memory_digest.data);
 }
 
