@@ -103,8 +103,11 @@ check_shellcheck() {
 
 # ---- rules of this house ----
 
+# The tests of one device are one file.
 check_length() {
-	tracked '*.c' '*.h' | xargs wc -l | awk '$2 != "total" && $1 > 700 { print $2 ": " $1 " lines, 700 are the most" }'
+	tracked '*.c' '*.h' | xargs wc -l | awk '
+		{ most = $2 ~ "^tests/unit/" ? 1400 : 700 }
+		$2 != "total" && $1 > most { print $2 ": " $1 " lines, " most " are the most" }'
 }
 
 # Unfinished work is finished or not there; the words are split so as not to find themselves.

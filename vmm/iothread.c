@@ -74,6 +74,7 @@ int iothread_start(struct iothread *t, struct err *e)
 	/* The process's signals are the main thread's; a lost RAM page is this one's. */
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGSYS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&t->thread, NULL, run, t);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -142,6 +142,12 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e);
  */
 int machine_add_virtio(struct machine *m, Machine *config, struct err *e);
 
+/* Puts the devices that every machine has in their state after power-on; machine_init() does. */
+void machine_init_builtin(struct machine *m);
+
+/* Connects the virtio devices with another vm; everything is held. 0 or a negative errno. */
+int machine_bind_virtio(struct machine *m, const struct vm *vm, struct err *e);
+
 /* Gives pmem devices, once mapped, their guest addresses. Before a vm is made. 0 or negative. */
 int machine_place_memories(struct machine *m, struct err *e);
 

@@ -219,13 +219,15 @@ static int use_sockets(void)
 static int use_memory(void)
 {
 	for (size_t n = 16; n < 64 << 20; n *= 4) {
-		char *p = malloc(n);
+		char *p = malloc(n), *more;
 
 		if (!p)
 			_exit(1);
 		memset(p, 1, n);
-		p = realloc(p, n * 2);
-		free(p);
+		more = realloc(p, n * 2);
+		if (!more)
+			_exit(1);
+		free(more);
 	}
 	return 0;
 }

@@ -56,7 +56,7 @@ struct vsock_mux {
 	unsigned nconns;
 	uint32_t last_port;
 	struct vsock_conns all, ready, dirty;
-	LIST_HEAD(, vsock_conn) bucket[VSOCK_BUCKETS];
+	LIST_HEAD(vsock_bucket, vsock_conn) bucket[VSOCK_BUCKETS];
 	struct vsock_header rst[VSOCK_RSTS]; /* a ring */
 	unsigned first_rst, nrst;
 };
