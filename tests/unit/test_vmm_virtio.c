@@ -839,7 +839,8 @@ static void bound_to_kvm_kicks_and_interrupts_without_exits(void **state)
 		const struct driver_buf buf = { driver_alloc(d, 8), 8 };
 		struct vm vm;
 
-		assert_int_equal(vm_create(&vm, &host, (const struct ram *[]){ &d->ram }, 1, 1, NULL), 0);
+		assert_int_equal(
+			vm_create(&vm, &host, (const struct ram *[]){ &d->ram }, 1, 1, NULL), 0);
 		assert_int_equal(virtio_bind(d->v, &vm, NULL), 0);
 		driver_run(d);
 		r->echo->notified = 0;
