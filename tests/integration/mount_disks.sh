@@ -11,15 +11,15 @@ mount_snapfs "$STORE" "$mnt"
 
 [ "$(ls "$mnt/base/disks")" = $'disk0.0\ndisk0.1' ] || fail "disks/: $(ls -la "$mnt/base/disks")"
 [ ! -e "$mnt/plain/disks" ] || fail "disks/ of a snapshot that keeps none"
-! ls "$mnt/plain" | grep -q disks || fail "it is listed there"
-[ ! -e "$mnt/base/disks/memory.bin" ] && [ ! -e "$mnt/base/disk0.0" ] || fail "names of elsewhere"
+[ -z "$(find "$mnt/plain" -name disks)" ] || fail "it is listed there"
+[ ! -e "$mnt/base/disks/memory.bin" ] || fail "names of elsewhere"
 for file in disks/disk0.0 disks/disk0.1; do
 	cmp "$STORE/snapshots/base/$file" "$mnt/base/$file" || fail "$file differs"
 	[ "$(stat -c '%a %s %b' "$mnt/base/$file")" = "$(stat -c '%a %s %b' "$STORE/snapshots/base/$file")" ] ||
 		fail "$file looks otherwise"
 done
 [ "$(stat -c %a "$mnt/base/disks")" = 500 ] || fail "its mode: $(stat -c %a "$mnt/base/disks")"
-[ "$(ls -di "$mnt/base/disks/.." | cut -d' ' -f1)" = "$(ls -di "$mnt/base" | cut -d' ' -f1)" ] ||
+[ "$(stat -c %i "$mnt/base/disks/..")" = "$(stat -c %i "$mnt/base")" ] ||
 	fail ".. is not the snapshot"
 ! rm -f "$mnt/base/disks/disk0.0" 2>/dev/null || fail "it was removed through the mount"
 grep -q '^disk: *disks/disk0.1, 1.* stamped' "$mnt/base/status" || fail "$(cat "$mnt/base/status")"
@@ -48,4 +48,4 @@ rm -f "$STORE/snapshots/base/disks/disk0.0"
 [ ! -e "$mnt/base/disks/disk0.0" ] || fail "it is still there"
 grep -q '^state: *damaged' "$mnt/base/status" || fail "$(cat "$mnt/base/status")"
 "$BIN/snapctl" --store "$STORE" rm base copy plain
-[ -z "$(ls -A "$STORE/snapshots" "$STORE/trash" | grep -v :)" ] || fail "something is left"
+[ -z "$(find "$STORE/snapshots" "$STORE/trash" -mindepth 1)" ] || fail "something is left"

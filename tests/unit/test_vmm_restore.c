@@ -154,6 +154,47 @@ static void preflight_reads_ram_unless_it_is_trusted(void **state)
 	assert_int_equal(preflight(r, &e), 0);
 }
 
+static void preflight_verifies_kept_disks_and_holds_them(void **state)
+{
+	static const char content[] = "what a disk holds";
+	struct rig *r = *state;
+	uint8_t digest[DIGEST_SIZE];
+	DiskFile file = DISK_FILE__INIT, *files[] = { &file };
+	Disk disk = DISK__INIT, *disks[] = { &disk };
+	struct restore restore;
+	struct err e = { 0 };
+	char path[192];
+	int dir;
+
+	assert_int_equal(digest_verity(content, sizeof(content), digest), 0);
+	file.file = sample_string("disk0.0");
+	file.size = sizeof(content);
+	file.digest = (ProtobufCBinaryData){ DIGEST_SIZE, digest };
+	disk.device = sample_string("disk0");
+	disk.n_layer = 1;
+	disk.layer = files;
+	r->m.m.n_disk = 1;
+	r->m.m.disk = disks;
+	write_snapshot(r);
+	assert_int_equal(preflight(r, &e), -EBADMSG);
+	assert_says(&e, "disks");
+	snprintf(path, sizeof(path), "%s/disks", r->path);
+	assert_int_equal(mkdir(path, 0700), 0);
+	dir = open(path, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(io_write_file(dir, "disk0.0", content, sizeof(content), 0600, NULL), 0);
+	assert_int_equal(restore_preflight(&restore, &r->o, &r->publisher, &e), 0);
+	assert_int_equal(restore.n_disk_fds, 1);
+	assert_true(restore.disk_fds[0] >= 0);
+	restore_close(&restore);
+	unlinkat(dir, "disk0.0", 0);
+	assert_int_equal(
+		io_write_file(dir, "disk0.0", "WHAT a disk holds", sizeof(content), 0600, NULL), 0);
+	close(dir);
+	e = (struct err){ 0 };
+	assert_int_equal(preflight(r, &e), -EBADMSG);
+	assert_says(&e, "disks/disk0.0 does not have the manifest's digest");
+}
+
 static void preflight_ram_elsewhere_is_refused(void **state)
 {
 	struct rig *r = *state;
@@ -280,6 +321,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH(preflight_of_a_good_one_passes),
 		WITH(preflight_reads_ram_unless_it_is_trusted),
+		WITH(preflight_verifies_kept_disks_and_holds_them),
 		WITH(preflight_ram_elsewhere_is_refused),
 		WITH(preflight_ram_in_other_pieces_is_refused),
 		WITH(preflight_all_that_differs_is_reported_together),
