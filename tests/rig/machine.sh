@@ -57,24 +57,26 @@ done
 # --- one vCPU -------------------------------------------------------------------
 
 # shellcheck disable=SC2086
-vm_start p $linux --cmdline "$cmdline snapfs.poweroff=25" --memory 128M
+vm_start p $linux --cmdline "$cmdline snapfs.poweroff=25" --memory 128M ||
+	give_up "vmm starts p"
 await "$long" vm_ticked p 2
 check "a guest with one vCPU is saved" vm_say p save-snapshot single
 check "vmm ends with 0 when it powers off" vm_wait p "$long"
-vm_start q --restore-snapshot "$store/snapshots/single"
+vm_start q --restore-snapshot "$store/snapshots/single" || give_up "vmm restores q"
 check "so does the vmm of the restored one" vm_wait q "$long"
 check "which went on to the end" same "$(vm_last_tick q)" 25
 
-# --- four vCPUs, and RAM on both sides of the hole ------------------------------
+# --- four vCPUs, and RAM on both sides of the hole below 4 GiB --------------------
 
 # shellcheck disable=SC2086
-vm_start v $linux --cmdline "$cmdline" --memory 5G --no-reserve --processors 4
+vm_start v $linux --cmdline "$cmdline" --memory 3500M --no-reserve --processors 4 ||
+	give_up "vmm starts a large guest"
 await "$long" vm_ticked v 2
-check "a guest of 5 GiB with four vCPUs is saved" vm_say v save-snapshot large
+check "a large guest with four vCPUs is saved" vm_say v save-snapshot large
 vm_quit v
-vm_start w --restore-snapshot "$store/snapshots/large"
+vm_start w --restore-snapshot "$store/snapshots/large" || give_up "vmm restores a large guest"
 await "$long" vm_ticked_times w 2
 check "restored, it powers off by its button" pressed w
 check "its four vCPUs run" same "$(vm_button w cpus)" 4
-check "it has all its RAM" between 4500000 "$(vm_button w memory)" 5242880
+check "it has all its RAM" between 3300000 "$(vm_button w memory)" 3584000
 finish
