@@ -108,6 +108,14 @@ static bool in_a_segment(const struct elf *elf, uint64_t address)
 	return false;
 }
 
+static Elf64_Phdr header(const struct file *f, const Elf64_Ehdr *h, unsigned i)
+{
+	Elf64_Phdr p;
+
+	memcpy(&p, f->buf + h->e_phoff + i * sizeof(p), sizeof(p));
+	return p;
+}
+
 int elf_parse(const uint8_t *buf, size_t len, struct elf *out, struct err *e)
 {
 	const struct file f = { buf, len };
@@ -116,23 +124,26 @@ int elf_parse(const uint8_t *buf, size_t len, struct elf *out, struct err *e)
 	int rc = parse_header(&f, &h, e);
 
 	*out = (struct elf){ 0 };
-	for (unsigned i = 0; rc == 0 && i < h.e_phnum; i++) {
-		Elf64_Phdr p;
-
-		memcpy(&p, buf + h.e_phoff + i * sizeof(p), sizeof(p));
-		if (p.p_type == PT_LOAD)
-			rc = add_segment(&f, &p, out, e);
-		else if (p.p_type == PT_NOTE && !entry)
-			entry = find_entry(&f, &p);
-	}
 	if (rc < 0)
 		return rc;
+	for (unsigned i = 0; !entry && i < h.e_phnum; i++) {
+		const Elf64_Phdr p = header(&f, &h, i);
+
+		if (p.p_type == PT_NOTE)
+			entry = find_entry(&f, &p);
+	}
 	if (!entry)
 		return err_refuse(e, ENOEXEC,
 				  "it is an ELF file without an entry point for PVH: "
 				  "a kernel has one with CONFIG_PVH");
-	if (!in_a_segment(out, entry))
-		return err_refuse(e, ENOEXEC, "its entry point for PVH lies outside of it");
+	for (unsigned i = 0; rc == 0 && i < h.e_phnum; i++) {
+		const Elf64_Phdr p = header(&f, &h, i);
+
+		if (p.p_type == PT_LOAD)
+			rc = add_segment(&f, &p, out, e);
+	}
+	if (rc == 0 && !in_a_segment(out, entry))
+		rc = err_refuse(e, ENOEXEC, "its entry point for PVH lies outside of it");
 	out->entry = (uint32_t)entry;
-	return 0;
+	return rc;
 }

@@ -10,10 +10,13 @@ refused 1 "--kernel $WORK/none" "${vmm[@]}" --kernel "$WORK/none"
 : >"$WORK/empty"
 head -c 100000 /dev/urandom >"$WORK/noise"
 cp "$BIN/vmm" "$WORK/program"
-for file in empty noise program; do
+for file in empty noise; do
 	refused 1 "--kernel $WORK/$file" "${vmm[@]}" --kernel "$WORK/$file"
 	says "not a Linux bzImage"
 done
+refused 1 "without an entry point for PVH" "${vmm[@]}" --kernel "$WORK/program"
+gzip -c "$WORK/noise" >"$WORK/packed"
+refused 1 "compressed with gzip: unpack it" "${vmm[@]}" --kernel "$WORK/packed"
 refused 1 "$WORK" "${vmm[@]}" --kernel "$WORK"
 "$TOOLS/mkkernel" "$WORK/kernel"
 head -c 1000 "$WORK/kernel" >"$WORK/short"

@@ -74,10 +74,9 @@ build_l2() {
 	install "$(guest_program counter "$guest")" "$root/bin/counter"
 	install "$(guest_program devtest "$guest")" "$root/bin/devtest"
 	install "$rig_dir/l2-init" "$root/init"
-	# What busybox's acpid runs on the power button.
-	mkdir -p "$root/etc/acpi/PWRF"
-	printf '#!/bin/sh\npoweroff -f\n' >"$root/etc/acpi/PWRF/00000080"
-	chmod +x "$root/etc/acpi/PWRF/00000080"
+	# What busybox's acpid runs on the power button, and where it logs.
+	install -D "$rig_dir/l2-button" "$root/etc/acpi/PWRF/00000080"
+	mkdir -p "$root/var/log" "$root/var/run"
 	pack "$root" "$out"
 }
 

@@ -288,6 +288,10 @@ static void kernel_in_used_ram_has_zeros_behind_it_and_start_information(void **
 		assert_int_equal(got[i], 0);
 	assert_memory_equal(got + ROOM, old, 8);
 
+	/* mov dx, 0x602; mov al, 1; out dx, al: what a reboot jumps to */
+	assert_int_equal(ram_read(&ram, 0xffff0, got, 6), 0);
+	assert_memory_equal(got, "\xba\x02\x06\xb0\x01\xee", 6);
+
 	/* struct hvm_start_info: magic and version, one module, where things are */
 	assert_int_equal(word(&ram, START_AT), 0x1336ec578);
 	assert_int_equal(word(&ram, START_AT + 8), 1ULL << 32);
