@@ -12,7 +12,8 @@
  *		block that is older or newer than that, or another's, is bad.
  *	rng	/dev/hwrng; the line shows some of it
  *	net	eth0: a counter to and from 10.0.0.1 port 7 by UDP, and 64 KiB by TCP
- *	vsock	a connection to port 1234 of the host that is kept, and echoes
+ *	vsock	a connection to port 1234 of the host that is kept, and echoes; the
+ *		guest's own port 1234 gives back what the host says there
  *	hvc	a line to /dev/hvc0, which comes back
  *
  * It runs in place of the counter when the kernel's command line says
@@ -124,9 +125,9 @@ static bool disk_check(struct disk *d, unsigned block)
 	if (!d->written[block])
 		return true;
 	memset(d->buffer, 0xee, BLOCK_SIZE);
-	block_fill(want, block, d->written[block]);
 	if (pread(d->fd, d->buffer, BLOCK_SIZE, (off_t)block * BLOCK_SIZE) != BLOCK_SIZE)
 		return bad(d->what, "cannot be read");
+	block_fill(want, block, d->written[block]);
 	if (memcmp(d->buffer, want, BLOCK_SIZE) == 0)
 		return true;
 	printf("bad %s block %u is of round %" PRIu64 " not %" PRIu64 "\n", d->what, block,
@@ -277,6 +278,33 @@ static bool vsock_try(uint64_t round)
 	return false;
 }
 
+/* Gives the host back what it says to port 1234, one connection at a time. A process of its own. */
+static void vsock_serve(void)
+{
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK,
+				 .svm_cid = VMADDR_CID_ANY,
+				 .svm_port = VSOCK_PORT };
+	int listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char data[4096];
+	ssize_t n;
+
+	if (fork() != 0)
+		return;
+	if (bind(listener, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(listener, 4) < 0)
+		bad("vsock", "cannot be listened on");
+	for (;;) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+		while (fd >= 0 && (n = read(fd, data, sizeof(data))) > 0)
+			if (send(fd, data, (size_t)n, MSG_NOSIGNAL) != n)
+				break;
+		if (fd >= 0)
+			close(fd);
+		else
+			usleep(PERIOD_MS * 1000);
+	}
+}
+
 static int hvc_fd = -1;
 
 static bool hvc_open(void)
@@ -372,6 +400,8 @@ int main(void)
 			printf(" %s", other[i].what);
 	}
 	printf("\n");
+	if (other[1].there)
+		vsock_serve();
 
 	for (uint64_t round = 1;; round++) {
 		struct line l = { 0 };

@@ -5,6 +5,8 @@
  *	echo listen PATH	on a Unix socket, to any number of clients
  *	echo connect PATH	on a Unix socket that it connects to, until that ends
  *	echo inet PORT		by UDP and TCP, on every address
+ *	echo ask PATH		the other side: asks port 1234 of the guest whose vsock
+ *				device is at PATH, ends with 0 if that gives it back
  *
  * It serves until it is killed, or what it connected to has ended (0); 1 if it
  * could not begin, 2 on bad usage.
@@ -122,11 +124,50 @@ static int inet_socket(int type, unsigned port)
 	return fd;
 }
 
+/* True if exactly `want` comes. */
+static bool hears(int fd, const char *want)
+{
+	char got[64] = "";
+	size_t at = 0;
+
+	while (at < strlen(want)) {
+		ssize_t n = read(fd, got + at, strlen(want) - at);
+
+		if (n <= 0)
+			break;
+		at += (size_t)n;
+	}
+	return strcmp(got, want) == 0;
+}
+
+/* The answer to CONNECT, up to the line's end: what follows it is the guest's. */
+static bool is_connected(int fd)
+{
+	char line[64] = "";
+
+	for (size_t at = 0; at < sizeof(line) - 1; at++)
+		if (read(fd, line + at, 1) != 1 || line[at] == '\n')
+			break;
+	return strncmp(line, "OK ", 3) == 0;
+}
+
+static int ask(const char *path)
+{
+	static const char order[] = "CONNECT 1234\n", words[] = "is it you?\n";
+	int fd = unix_socket(path, false);
+
+	if (fd < 0 || !write_all(fd, order, strlen(order)) || !is_connected(fd))
+		return fail("no connection");
+	return write_all(fd, words, strlen(words)) && hears(fd, words) ? 0 : fail("no answer");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
+	if (strcmp(argv[1], "ask") == 0)
+		return ask(argv[2]);
 	if (strcmp(argv[1], "inet") == 0) {
 		unsigned port = (unsigned)atoi(argv[2]);
 

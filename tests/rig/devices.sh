@@ -40,8 +40,9 @@ copy_disks() {
 
 # --- what the guest said ------------------------------------------------------
 
-round='dev [0-9]* disk [a-z]* pmem [a-z]* rng [0-9a-f]* net [a-z]* vsock [a-z]* hvc [a-z]*'
-rounds() { sed -n "s/^dev \([0-9]*\) ${round#dev \[0-9\]\* }\r*\$/\1/p" "$vms/$1.log"; }
+rounds() {
+	sed -n 's/^dev \([0-9]*\) disk .* rng .* net .* vsock .* hvc [a-z]*\r*$/\1/p' "$vms/$1.log"
+}
 first_round() { rounds "$1" | head -n 1; }
 last_round() { rounds "$1" | tail -n 1; }
 did_rounds() { [ "$(rounds "$1" | wc -l)" -ge "$2" ]; }
@@ -58,6 +59,13 @@ all_well() {
 		{ last = $1 } END { exit bad || NR == 0 }'
 }
 
+# no_errors NAME: vmm met no request that it could not make sense of or carry out.
+no_errors() { ! vm_say "$1" status | grep -o '"[a-z0-9]*": *{[^}]*"errors": *[1-9][^}]*}'; }
+
+# requests NAME DEVICE: how many vmm has carried out.
+requests() { vm_say "$1" status | sed -n "s/.*\"$2\": *{[^}]*\"requests\": *\([0-9]*\).*/\1/p"; }
+requested() { [ "$(requests "$1" "$2" | grep . || echo 0)" -gt 0 ]; }
+
 # show NAME: what became of it, when it did not do what it should.
 show() {
 	echo "# $1:"
@@ -71,6 +79,8 @@ goes_on() {
 	check "$1 goes on with the next round" between $(($2 + 1)) "$(first_round "$1")" $(($2 + 2))
 	check "$1 finds every device as it was" all_well "$1"
 	check "its connection to the host was reset once" same "$(resets "$1")" 1
+	check "the host reaches it by a connection" echo-back ask "$dir/$1.vsock"
+	check "vmm has met no errors of its devices" no_errors "$1"
 }
 
 # --- a guest with all of them ---------------------------------------------------
@@ -79,8 +89,9 @@ host_net
 truncate -s 16M "$dir/g0.disk"
 truncate -s 16M "$dir/g0.pmem"
 host_listens g0
+# 256M: Linux tells of free memory only while it has more than 64 MiB of it.
 # shellcheck disable=SC2046,SC2086 # options, not one word
-vm_start g0 $linux --cmdline "$cmdline snapfs.devices" --memory 128M --processors 2 \
+vm_start g0 $linux --cmdline "$cmdline snapfs.devices" --memory 256M --processors 2 \
 	--disk-policy external --rng --balloon --net tap=tap0 $(devices_of g0 cid=3,) ||
 	give_up "vmm starts with every kind of device"
 host_answers g0
@@ -88,6 +99,10 @@ await "$long" did_rounds g0 5 || show g0
 check "the guest has a driver for each" \
 	same "$(sed -n 's/^dev start \([a-z ]*\).*/\1/p' "$vms/g0.log")" "disk pmem rng net vsock hvc"
 check "and each works" all_well g0
+await 40 requested g0 balloon0
+check "the guest tells which memory it does not use" requested g0 balloon0
+check "the host reaches the guest by a connection" echo-back ask "$dir/g0.vsock"
+check "vmm has met no errors of its devices" no_errors g0
 
 # --- saved and restored, again and again ----------------------------------------
 
@@ -141,7 +156,7 @@ check "the other goes on beside it" all_well "$to"
 check "they were given other random numbers" \
 	same "$( (random twin && random g1) | sort | uniq -d)" ""
 
-for vm in $to twin; do
+for vm in "$to" twin; do
 	check "$vm quits when told" vm_quit "$vm"
 done
 finish
