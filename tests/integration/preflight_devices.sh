@@ -101,8 +101,8 @@ has a status 0xffff
 state_virtio=rng0.status=0xffff
 a queue index that is out of range
 state_virtio=rng0.next_avail=65536
-has a queue of size 3
-state_virtio=balloon0.size=3
+has a queue of size 600
+state_virtio=balloon0.size=600
 type 99
 state_virtio=vsock0.id=99
 END
