@@ -331,7 +331,7 @@ static bool hvc_try(uint64_t round)
 	while (poll(&p, 1, ANSWER_MS) == 1) {
 		if (read(hvc_fd, in + at, 1) != 1)
 			return bad("hvc", "cannot be read");
-		if (in[at] != '\n' && at < sizeof(in) - 2) {
+		if (at < sizeof(in) - 2 && in[at] != '\n') {
 			at++;
 			continue;
 		}
