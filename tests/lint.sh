@@ -81,8 +81,8 @@ check_cppcheck() {
 		--suppress=missingIncludeSystem --suppress=unmatchedSuppression \
 		--suppress=memleak --suppress=comparePointers \
 		'-Djson_object_foreach(o, k, v)=while (json_next(o, &k, &v))' \
-		'-DTAILQ_FOREACH(v, h, f)=for (v = first(h); v; v = next(v))' \
-		'-DLIST_FOREACH(v, h, f)=for (v = first(h); v; v = next(v))' \
+		'-DTAILQ_FOREACH(v, h, f)=while ((v = next(h)))' \
+		'-DLIST_FOREACH(v, h, f)=while ((v = next(h)))' \
 		-I"$build/include/base" -I"$build/include/proto" -I"$build/include/catalog" \
 		-I"$build/include/snapfs" -I"$build/include/vmm" \
 		--template='{file}:{line}: {severity}: {message} [{id}]' \
