@@ -15,15 +15,6 @@ vm_button() { sed -n "s/^button .*$2=\([^ ]*\).*/\1/p" "$vms/$1.log" | tr -d '\r
 # shellcheck disable=SC2317 # called by check
 pressed() { vm_say "$1" shutdown && vm_wait "$1" "$long"; }
 
-# reseeds: how often a guest of this kernel makes new random numbers after a
-# restore; Linux 6.1 has no driver for the generation ID.
-reseeds() {
-	case $(vm_button "$1" kernel) in
-	6.1.*) echo 0 ;;
-	*) echo 1 ;;
-	esac
-}
-
 # --- two vCPUs: saved, rebooted, told to power off ------------------------------
 
 # shellcheck disable=SC2086 # $linux: options, not one word
@@ -38,7 +29,10 @@ done
 await "$long" vm_ticked_times d 3
 check "restored, it powers off by its button, and vmm ends with 0" pressed d
 check "both its vCPUs run" same "$(vm_button d cpus)" 2
-check "it was told that it is another machine" same "$(vm_button d reseeded)" "$(reseeds d)"
+case $(vm_button d kernel) in
+6.1.*) echo "# Linux 6.1 has no driver for the generation ID: nothing to see of it" ;;
+*) check "it was told that it is another machine" same "$(vm_button d reseeded)" 1 ;;
+esac
 
 await "$long" vm_booted a 2
 check "the saved guest reboots" vm_booted a 2
