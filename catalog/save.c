@@ -450,7 +450,7 @@ static int write_files(struct save *s, struct work *w, struct err *e)
 /* The stamps at once, or (before Linux 6.13) by who keeps the leases long enough. */
 static void stamp(struct save *s, struct work *w)
 {
-	if (!s->store)
+	if (!s->store || w->n_part == 0)
 		return;
 	s->due = calloc(w->n_part, sizeof(*s->due));
 	for (size_t i = 0; i < w->n_part; i++) {

@@ -74,7 +74,7 @@ static int identify(struct virtio *v, struct disk_identity *id)
 static int describe_one(struct machine *m, const Device *d, SnapshotManifest *manifest)
 {
 	struct virtio *v = machine_find_virtio(m, d->name);
-	struct disk_identity id;
+	struct disk_identity id = { 0 };
 	Disk *out;
 	int rc = v ? identify(v, &id) : -ENODEV;
 

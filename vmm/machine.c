@@ -168,6 +168,11 @@ static void announce(struct machine *m)
 		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, true);
 		vm_set_irq(&m->vm, DEMO_GUEST_IRQ, false);
 	}
+	/* No other guest has the tables that tell where it is. */
+	if (m->boot.kind == BOOT_KIND__BOOT_LINUX &&
+	    vmgenid_renew(&m->ram, &m->power, m->generation) < 0)
+		log_warn("the guest's generation ID cannot be written: it does not learn that it "
+			 "was restored");
 }
 
 void machine_release(struct machine *m, unsigned why)
@@ -339,15 +344,9 @@ int machine_boot(struct machine *m, struct err *e)
 
 int machine_renew_generation(struct machine *m, struct err *e)
 {
-	int rc;
-
 	if (getrandom(m->generation, sizeof(m->generation), 0) != sizeof(m->generation))
 		return err_sys(e, errno, "cannot make a generation ID");
-	/* No other guest has the tables that tell where it is. */
-	if (m->boot.kind != BOOT_KIND__BOOT_LINUX)
-		return 0;
-	rc = vmgenid_renew(&m->ram, &m->power, m->generation);
-	return rc < 0 ? err_sys(e, -rc, "cannot write the generation ID") : 0;
+	return 0;
 }
 
 /* ---- state ---- */

@@ -195,8 +195,9 @@ int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err
 int machine_load_state(struct machine *m, const VmState *state, struct err *e);
 
 /*
- * Gives a restored machine, its state loaded, a VM generation ID of its own, and
- * tells the guest. vCPUs held. 0 or a negative errno.
+ * Gives a restored machine, its state loaded, a VM generation ID of its own. The
+ * guest is told when it is first released: until then its state is the snapshot's.
+ * vCPUs held. 0 or a negative errno.
  */
 int machine_renew_generation(struct machine *m, struct err *e);
 

@@ -419,7 +419,7 @@ static void unknown_connection_is_answered_with_rst(void **state)
 {
 	struct rig *r = *state;
 
-	for (uint16_t op = VSOCK_RESPONSE; op < VSOCK_OPS; op++) {
+	for (uint16_t op = VSOCK_RESPONSE; op < (uint16_t)VSOCK_OPS; op++) {
 		send_op(r, op, 1, 2);
 		if (op != VSOCK_RST)
 			expect(r, VSOCK_RST, 1, 2);
