@@ -469,7 +469,7 @@ UNUSED static uint32_t driver_request(struct driver *d, unsigned q, const void *
 UNUSED static int driver_move(struct driver *to, struct driver *from, struct err *e)
 {
 	auto_free uint8_t *saved = NULL, *page = malloc(RAM_PAGE);
-	size_t len;
+	size_t len = 0;
 	int rc;
 
 	assert_non_null(page);
