@@ -120,6 +120,20 @@ int cli_list(struct cli *cli, struct err *e)
 
 /* --- show --- */
 
+/* The devices, and the files in disks/ that the snapshot keeps of them. */
+static void add_devices(json_t *object, const SnapshotManifest *m)
+{
+	json_t *devices = json_array(), *files = json_array();
+
+	for (size_t i = 0; m->machine && i < m->machine->n_device; i++)
+		json_array_append_new(devices, cli_string(m->machine->device[i]->name));
+	for (size_t i = 0; i < m->n_disk; i++)
+		for (size_t k = 0; k < m->disk[i]->n_layer; k++)
+			json_array_append_new(files, cli_string(m->disk[i]->layer[k]->file));
+	json_object_set_new(object, "devices", devices);
+	json_object_set_new(object, "disks", files);
+}
+
 /* What the row does not have; nothing where the manifest cannot be read. */
 static void add_manifest(struct cli *cli, const struct cat_row *row, json_t *object)
 {
@@ -149,13 +163,7 @@ static void add_manifest(struct cli *cli, const struct cat_row *row, json_t *obj
 		json_object_set_new(object, "initrd", cli_string(m->boot->initrd->path));
 	if (m->boot)
 		json_object_set_new(object, "cmdline", cli_string(m->boot->cmdline));
-	if (m->machine) {
-		json_t *devices = json_array();
-
-		for (size_t i = 0; i < m->machine->n_device; i++)
-			json_array_append_new(devices, cli_string(m->machine->device[i]->name));
-		json_object_set_new(object, "devices", devices);
-	}
+	add_devices(object, m);
 	proto_snapdir_close(&d);
 }
 

@@ -156,20 +156,20 @@ static uint64_t mount_of(int fd)
 	return x.stx_mnt_id;
 }
 
-static int elsewhere(const struct place *p, const char *device, const char *what, struct err *e)
+static int elsewhere(const char *device, const char *what, const char *where, struct err *e)
 {
 	return err_refuse(e, EXDEV,
 			  "%s lies on another %s than %s: keep the store beside it, or start vmm "
 			  "with --disk-policy external",
-			  device, what, p->in_store ? "the store" : p->path);
+			  device, what, where);
 }
 
-static int check_disk(const struct place *p, const char *device, int fd, struct err *e)
+static int check_disk(int folder, const char *where, const char *device, int fd, struct err *e)
 {
 	struct stat st, dir;
 	int flags = 0;
 
-	if (fstat(fd, &st) < 0 || fstat(p->dir, &dir) < 0)
+	if (fstat(fd, &st) < 0 || fstat(folder, &dir) < 0)
 		return err_sys(e, errno, "cannot stat %s", device);
 	if (!S_ISREG(st.st_mode))
 		return err_refuse(e, EINVAL,
@@ -177,9 +177,9 @@ static int check_disk(const struct place *p, const char *device, int fd, struct 
 				  "start vmm with --disk-policy external",
 				  device);
 	if (st.st_dev != dir.st_dev)
-		return elsewhere(p, device, "file system", e);
-	if (mount_of(fd) != mount_of(p->dir))
-		return elsewhere(p, device, "mount", e);
+		return elsewhere(device, "file system", where, e);
+	if (mount_of(fd) != mount_of(folder))
+		return elsewhere(device, "mount", where, e);
 	if (st.st_uid != geteuid() && geteuid() != 0)
 		return err_refuse(e, EPERM,
 				  "%s belongs to another user, so it cannot be kept with a "
@@ -194,13 +194,13 @@ static int check_disk(const struct place *p, const char *device, int fd, struct 
 	return 0;
 }
 
-int cat_place_check_disks(const struct place *p, char *const *names, const int *fds, size_t n,
-			  struct err *e)
+int cat_check_disks(int folder, const char *where, char *const *names, const int *fds, size_t n,
+		    struct err *e)
 {
 	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < n; i++)
-		rc = check_disk(p, names[i], fds[i], e);
+		rc = check_disk(folder, where, names[i], fds[i], e);
 	return rc;
 }
 

@@ -59,10 +59,11 @@ int cat_rename_new(int from_at, const char *from, int to_at, const char *to, str
 
 /*
  * The files of disks that are to be kept, as they are now: refuses, by the name
- * of its device, one that could not be linked into the place. 0 or a negative errno.
+ * of its device, one that could not be linked into a directory of `folder`, which
+ * people know as `where`. 0 or a negative errno.
  */
-int cat_place_check_disks(const struct place *p, char *const *names, const int *fds, size_t n,
-			  struct err *e);
+int cat_check_disks(int folder, const char *where, char *const *names, const int *fds, size_t n,
+		    struct err *e);
 
 #define SAVE_NOTICES 2
 

@@ -193,18 +193,36 @@ static int complete_store(struct publisher *p, struct err *e)
 	return rc;
 }
 
+static int disks_miscounted(const struct received *in, size_t named, struct err *e)
+{
+	if (in->n == named)
+		return 0;
+	return err_usage(e, EINVAL, "%zu disks are named and %zu passed", named, in->n);
+}
+
+static int on_check(struct publisher *p, const struct received *in, PublishReply *reply,
+		    struct err *e)
+{
+	const CheckRequest *r = in->m->check;
+	int rc = disks_miscounted(in, r->n_disk, e);
+
+	(void)reply;
+	if (rc == 0)
+		rc = need_store(p, CAT_OPEN_CREATE, e);
+	return rc < 0 ? rc
+		      : cat_check_disks(p->store->staging, "the store", r->disk, in->fds, in->n, e);
+}
+
 static int on_save(struct publisher *p, const struct received *in, PublishReply *reply,
 		   struct err *e)
 {
 	const SaveRequest *r = in->m->save;
 	const char *name = r->name;
-	int rc = 0;
+	int rc = disks_miscounted(in, r->n_disk, e);
 
 	(void)reply;
 	cat_place_drop(&p->place);
-	if (in->n != r->n_disk)
-		return err_usage(e, EINVAL, "%zu disks are named and %zu passed", r->n_disk, in->n);
-	if (!strchr(name, '/')) {
+	if (rc == 0 && !strchr(name, '/')) {
 		rc = cat_name_check(name, e);
 		if (rc == 0)
 			rc = complete_store(p, e);
@@ -212,7 +230,8 @@ static int on_save(struct publisher *p, const struct received *in, PublishReply 
 	if (rc == 0)
 		rc = cat_place_make(&p->place, p->store, name, e);
 	if (rc == 0)
-		rc = cat_place_check_disks(&p->place, r->disk, in->fds, in->n, e);
+		rc = cat_check_disks(p->place.dir, p->place.in_store ? "the store" : p->place.path,
+				     r->disk, in->fds, in->n, e);
 	if (rc < 0)
 		cat_place_drop(&p->place);
 	return rc;
@@ -303,6 +322,7 @@ static const handler handlers[] = {
 	[PUBLISH_REQUEST__WHAT_RAM] = on_ram,	  [PUBLISH_REQUEST__WHAT_TRUST] = on_trust,
 	[PUBLISH_REQUEST__WHAT_SAVE] = on_save,	  [PUBLISH_REQUEST__WHAT_COMMIT] = on_commit,
 	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort, [PUBLISH_REQUEST__WHAT_FILE] = on_file,
+	[PUBLISH_REQUEST__WHAT_CHECK] = on_check,
 };
 
 static int answer(struct publisher *p, const struct received *in)

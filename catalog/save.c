@@ -23,6 +23,9 @@
 struct part {
 	struct snapdir_file file; /* path and size */
 	const char *what;	  /* it is, for people: its device's name, or "RAM" */
+	bool promised;		  /* the manifest said its digest: it is another snapshot's file */
+	uint8_t promise[DIGEST_SIZE];
+	bool stamped; /* its digest is known by its stamp, it is not hashed again */
 	uint8_t digest[DIGEST_SIZE];
 	int from; /* as it was passed, the caller's */
 	int fd;	  /* in the place, read-only, owned */
@@ -146,6 +149,8 @@ static int fill_disks(const struct save *s, const struct work *w, struct err *e)
 					"a file of a disk has %lld bytes, the manifest says %llu",
 					(long long)st.st_size, (unsigned long long)f->size);
 			f->size = (uint64_t)st.st_size;
+			if (f->digest.len == DIGEST_SIZE)
+				continue;
 			free(f->digest.data);
 			f->digest.data = calloc(1, DIGEST_SIZE);
 			f->digest.len = f->digest.data ? DIGEST_SIZE : 0;
@@ -160,7 +165,18 @@ static int fill_disks(const struct save *s, const struct work *w, struct err *e)
 	return 0;
 }
 
-/* The device that a file is of. */
+/* The n-th file of all disks. */
+static const DiskFile *disk_file(const SnapshotManifest *m, size_t file)
+{
+	for (size_t i = 0; i < m->n_disk; i++) {
+		if (file < m->disk[i]->n_layer)
+			return m->disk[i]->layer[file];
+		file -= m->disk[i]->n_layer;
+	}
+	return NULL;
+}
+
+/* The device that it is of. */
 static const char *device_of(const SnapshotManifest *m, size_t file)
 {
 	for (size_t i = 0; i < m->n_disk; i++) {
@@ -169,6 +185,16 @@ static const char *device_of(const SnapshotManifest *m, size_t file)
 		file -= m->disk[i]->n_layer;
 	}
 	return "";
+}
+
+/* A digest in the draft that is not only room for one. */
+static void take_promise(const SnapshotManifest *m, size_t file, struct part *p)
+{
+	static const uint8_t none[DIGEST_SIZE];
+	const DiskFile *f = disk_file(m, file);
+
+	memcpy(p->promise, f->digest.data, DIGEST_SIZE);
+	p->promised = memcmp(p->promise, none, DIGEST_SIZE) != 0;
 }
 
 static int list_parts(const struct save *s, struct work *w, struct err *e)
@@ -185,6 +211,8 @@ static int list_parts(const struct save *s, struct work *w, struct err *e)
 		*p = (struct part){ .fd = -1, .lease = { .fd = -1 } };
 		p->from = w->n_part ? s->disks[w->n_part - 1] : s->ram;
 		p->what = w->n_part ? device_of(w->draft, w->n_part - 1) : "RAM";
+		if (w->n_part)
+			take_promise(w->draft, w->n_part - 1, p);
 		proto_snapdir_file(w->draft, w->n_part, &p->file);
 		if (fstat(p->from, &st) < 0 || !S_ISREG(st.st_mode))
 			return err_refuse(e, EINVAL, "the %s is not passed as a regular file",
@@ -233,7 +261,11 @@ static const char *link_excuse(int errnum)
 	}
 }
 
-/* 0, or the negative errno that kept it from being linked. */
+/*
+ * 0, or the negative errno that kept it from being linked. A file that is stamped,
+ * as most of a disk that is saved again, is stamped once it is linked: under the
+ * lease nobody can have changed it.
+ */
 static int link_part(const struct save *s, struct part *p, bool give_back)
 {
 	struct io_fd_path path = io_fd_path(p->from);
@@ -245,25 +277,27 @@ static int link_part(const struct save *s, struct part *p, bool give_back)
 	p->lease = lease_frozen(p->from);
 	if (p->lease.refused == EAGAIN)
 		return -EAGAIN;
+	p->stamped = s->store && p->lease.fd >= 0 && cat_stamp_find(s->store, p->from, p->digest);
 	if (linkat(AT_FDCWD, path.text, s->place->dir, p->file.path, AT_SYMLINK_FOLLOW) < 0)
 		return -errno;
 	p->linked = true;
 	return 0;
 }
 
-static int copy_ram(const struct save *s, struct part *p, struct err *e)
+static int copy_part(const struct save *s, struct part *p, struct err *e)
 {
 	auto_fd int to = openat(s->place->dir, p->file.path,
 				O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	int rc;
 
 	cat_lease_drop(&p->lease);
+	p->stamped = false;
 	if (to < 0)
 		return err_sys(e, errno, "cannot make %s", p->file.path);
 	rc = io_copy_file(p->from, to, p->file.size, s->progress);
 	if (rc == 0 && fsync(to) < 0)
 		rc = -errno;
-	return rc < 0 ? err_sys(e, -rc, "cannot copy the RAM to %s", s->place->path) : 0;
+	return rc < 0 ? err_sys(e, -rc, "cannot copy the %s to %s", p->what, s->place->path) : 0;
 }
 
 static int put_ram(struct save *s, struct part *p, struct err *e)
@@ -277,11 +311,55 @@ static int put_ram(struct save *s, struct part *p, struct err *e)
 		return err_sys(e, -rc, "cannot link the RAM file into %s", s->place->path);
 	if (s->link_ram)
 		notice(s, "the RAM was copied into the snapshot: the RAM file %s", excuse);
-	return copy_ram(s, p, e);
+	return copy_part(s, p, e);
 }
 
-/* A disk may be a hundred times the RAM: it is linked, or it is not saved. */
-static int put_disk(const struct save *s, struct part *p, struct err *e)
+/* The file of the parent that has this digest; -1: there is none. */
+static int find_in_parent(const struct save *s, const struct work *w, const struct part *p)
+{
+	char name[CAT_NAME_MAX + 1];
+	struct snapdir d;
+	int fd = -1;
+
+	if (!s->store || w->draft->parent_id.len != UUID_SIZE ||
+	    cat_index_name_of(s->store, w->draft->parent_id.data, name, NULL) < 0 ||
+	    proto_snapdir_open(&d, cat_store_snapshots_fd(s->store), name, name, NULL) < 0)
+		return -1;
+	for (size_t i = 1; fd < 0 && i < proto_snapdir_files(d.manifest); i++) {
+		struct snapdir_file f;
+
+		proto_snapdir_file(d.manifest, i, &f);
+		if (f.size == p->file.size && memcmp(f.digest, p->promise, DIGEST_SIZE) == 0)
+			fd = proto_snapdir_open_file(&d, &f, name, NULL);
+	}
+	proto_snapdir_close(&d);
+	return fd < 0 ? -1 : fd;
+}
+
+/*
+ * A file of another snapshot that was passed from where it cannot be linked, the
+ * mount or a copy: linked from the store if that has it, else copied.
+ */
+static int put_from_parent(struct save *s, const struct work *w, struct part *p, struct err *e)
+{
+	auto_fd int fd = find_in_parent(s, w, p);
+	const int passed = p->from;
+	int rc;
+
+	if (fd >= 0) {
+		cat_lease_drop(&p->lease);
+		p->from = fd;
+		rc = link_part(s, p, false);
+		p->from = passed;
+		if (rc == 0)
+			return 0;
+	}
+	notice(s, "%s of %s was copied into the snapshot", p->file.path, p->what);
+	return copy_part(s, p, e);
+}
+
+/* A disk may be a hundred times the RAM: what is not a snapshot's is linked, or not saved. */
+static int put_disk(struct save *s, const struct work *w, struct part *p, struct err *e)
 {
 	int rc = link_part(s, p, false);
 	const char *excuse = link_excuse(-rc);
@@ -290,6 +368,8 @@ static int put_disk(const struct save *s, struct part *p, struct err *e)
 		return 0;
 	if (!excuse)
 		return err_sys(e, -rc, "cannot link a file of %s into %s", p->what, s->place->path);
+	if (p->promised)
+		return put_from_parent(s, w, p, e);
 	return err_refuse(e, -rc,
 			  "%s cannot be kept with the snapshot, for its file %s: mend that, or "
 			  "start vmm with --disk-policy external",
@@ -309,6 +389,8 @@ static int settle_part(const struct save *s, struct part *p, struct err *e)
 		p->lease = cat_lease_take(p->fd);
 	else if (fstat(p->lease.fd, &p->lease.st) < 0)
 		return err_sys(e, errno, "cannot stat %s", p->file.path);
+	if (p->stamped)
+		cat_stamp_follow(s->store, p->fd, p->digest, true);
 	return 0;
 }
 
@@ -319,11 +401,30 @@ static int put_parts(struct save *s, struct work *w, struct err *e)
 	if (w->n_part > 1 && mkdirat(s->place->dir, SNAPDIR_DISKS, STORE_DIR_MODE) < 0)
 		return err_sys(e, errno, "cannot make %s of %s", SNAPDIR_DISKS, s->place->path);
 	for (size_t i = 0; rc == 0 && i < w->n_part; i++) {
-		rc = i ? put_disk(s, &w->part[i], e) : put_ram(s, &w->part[i], e);
+		rc = i ? put_disk(s, w, &w->part[i], e) : put_ram(s, &w->part[i], e);
 		if (rc == 0)
 			rc = settle_part(s, &w->part[i], e);
 	}
 	return rc;
+}
+
+static int digest_part(const struct save *s, struct part *p, struct io_progress *progress,
+		       struct err *e)
+{
+	int rc = 0;
+
+	if (!p->stamped)
+		rc = cat_lease_digest(&p->lease, p->fd, p->file.size, progress, p->digest);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot read %s of %s", p->file.path, s->place->path);
+	if (p->promised && memcmp(p->digest, p->promise, DIGEST_SIZE) != 0)
+		return err_refuse(e, EBADMSG,
+				  "%s of %s is not what it was when the machine was restored: it "
+				  "is damaged",
+				  p->file.path, p->what);
+	if (fsync(p->fd) < 0)
+		return err_sys(e, errno, "cannot sync %s", p->file.path);
+	return 0;
 }
 
 static int digest_parts(const struct save *s, struct work *w, struct err *e)
@@ -334,15 +435,11 @@ static int digest_parts(const struct save *s, struct work *w, struct err *e)
 	for (size_t i = 0; i < w->n_part; i++)
 		sum.total += w->part[i].file.size;
 	for (size_t i = 0; i < w->n_part; i++) {
-		struct part *p = &w->part[i];
-		int rc = cat_lease_digest(&p->lease, p->fd, p->file.size, &progress, p->digest);
+		int rc = digest_part(s, &w->part[i], &progress, e);
 
 		if (rc < 0)
-			return err_sys(e, -rc, "cannot read %s of %s", p->file.path,
-				       s->place->path);
-		if (fsync(p->fd) < 0)
-			return err_sys(e, errno, "cannot sync %s", p->file.path);
-		sum.before += p->file.size;
+			return rc;
+		sum.before += w->part[i].file.size;
 	}
 	return 0;
 }
@@ -456,8 +553,12 @@ static void stamp(struct save *s, struct work *w)
 	for (size_t i = 0; i < w->n_part; i++) {
 		struct part *p = &w->part[i];
 		int64_t wait_ns = 0;
+		int rc;
 
-		int rc = cat_stamp_grant(s->store, &p->lease, p->digest, &wait_ns);
+		/* It has one, which is as old as when it was hashed. */
+		if (p->stamped)
+			continue;
+		rc = cat_stamp_grant(s->store, &p->lease, p->digest, &wait_ns);
 
 		if (rc != -EAGAIN || !s->due) {
 			s->unstamped |= rc < 0;

@@ -161,12 +161,27 @@ static void bind_identity(sqlite3_stmt *s, const struct identity *id, const uint
 	sqlite3_bind_int64(s, 4, id->size);
 	sqlite3_bind_int64(s, 5, id->mtime_ns);
 	sqlite3_bind_int64(s, 6, id->ctime_ns);
-	sqlite3_bind_blob(s, 7, digest, DIGEST_SIZE, SQLITE_STATIC);
+	/* Not every statement has it. */
+	if (digest)
+		sqlite3_bind_blob(s, 7, digest, DIGEST_SIZE, SQLITE_STATIC);
 }
 
-/* Runs one statement about a stamp: 1 with *value, 0 without a row, or a negative errno. */
+/* What a statement about a stamp finds. */
+struct found {
+	int64_t when;
+	uint8_t digest[DIGEST_SIZE]; /* where it selects that, too */
+};
+
+static void read_row(sqlite3_stmt *s, struct found *out)
+{
+	*out = (struct found){ .when = sqlite3_column_int64(s, 0) };
+	if (sqlite3_column_count(s) > 1 && sqlite3_column_bytes(s, 1) == DIGEST_SIZE)
+		memcpy(out->digest, sqlite3_column_blob(s, 1), DIGEST_SIZE);
+}
+
+/* Runs one statement about a stamp: 1 with *found, 0 without a row, or a negative errno. */
 static int run(struct store *store, const char *sql, const struct identity *id,
-	       const uint8_t *digest, int64_t *value)
+	       const uint8_t *digest, struct found *found)
 {
 	auto_stmt sqlite3_stmt *s = NULL;
 	int rc = -EROFS;
@@ -180,8 +195,8 @@ static int run(struct store *store, const char *sql, const struct identity *id,
 		bind_identity(s, id, digest);
 		rc = cat_db_step(db, s, NULL);
 	}
-	if (rc == 1 && value)
-		*value = sqlite3_column_int64(s, 0);
+	if (rc == 1 && found)
+		read_row(s, found);
 	sqlite3_finalize(take_ptr(&s));
 	if (rc == -EUCLEAN)
 		discard(store);
@@ -195,9 +210,23 @@ int64_t cat_stamp_time(struct store *store, int fd, const uint8_t digest[DIGEST_
 				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND "
 				  "ctime_ns = ?6 AND digest = ?7";
 	struct identity id;
-	int64_t when;
+	struct found found;
 
-	return identify(fd, &id) == 0 && run(store, sql, &id, digest, &when) == 1 ? when : 0;
+	return identify(fd, &id) == 0 && run(store, sql, &id, digest, &found) == 1 ? found.when : 0;
+}
+
+bool cat_stamp_find(struct store *store, int fd, uint8_t digest[DIGEST_SIZE])
+{
+	static const char sql[] = "SELECT verified_at, digest FROM stamp WHERE fs = ?1 AND "
+				  "inode = ?2 AND generation = ?3 AND size = ?4 AND mtime_ns = ?5 "
+				  "AND ctime_ns = ?6 ORDER BY verified_at DESC LIMIT 1";
+	struct identity id;
+	struct found found;
+
+	if (identify(fd, &id) < 0 || run(store, sql, &id, NULL, &found) != 1)
+		return false;
+	memcpy(digest, found.digest, DIGEST_SIZE);
+	return true;
 }
 
 bool cat_stamp_holds(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])

@@ -10,6 +10,9 @@
 /* When fd's file was verified to have this digest; 0 if its stamp does not hold. */
 int64_t cat_stamp_time(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE]);
 
+/* The digest that fd's file is stamped with; false: it has no stamp that holds. */
+bool cat_stamp_find(struct store *store, int fd, uint8_t digest[DIGEST_SIZE]);
+
 /* --- lease.c: a read lease over the time that a file is hashed --- */
 
 /*
