@@ -566,6 +566,9 @@ static bool clash(size_t k, const Device *a, const Device *b)
 	const char *of_a = *(char *const *)((const char *)a + alone[k].offset);
 	const char *of_b = *(char *const *)((const char *)b + alone[k].offset);
 
+	/* An empty one: a snapshot's files. */
+	if (!*of_a)
+		return false;
 	return ((alone[k].owns(a) && alone[k].uses(b)) || (alone[k].owns(b) && alone[k].uses(a))) &&
 	       strcmp(of_a, of_b) == 0;
 }

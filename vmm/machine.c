@@ -111,6 +111,9 @@ void machine_destroy(struct machine *m)
 		iothread_destroy(&m->io[i]);
 	if (m->config)
 		machine__free_unpacked(m->config, NULL);
+	for (size_t i = 0; i < m->norigin; i++)
+		disk__free_unpacked(m->origin[i], NULL);
+	free(m->origin);
 	ram_unmap(&m->ram);
 	boot_free(&m->boot);
 	if (m->event_fd >= 0)

@@ -84,6 +84,8 @@ struct machine {
 	struct virtio *virtio[MACHINE_VIRTIO_MAX];
 	unsigned nvirtio;
 	enum disk_policy disk_policy;
+	Disk **origin; /* the snapshot's disks that it was restored over, owned */
+	size_t norigin;
 	struct iothread
 		io[1 + MACHINE_VIRTIO_MAX]; /* the shared one, then those of devices that block */
 	unsigned nio;

@@ -175,7 +175,7 @@ static int restore(struct program *p, struct err *e)
 		rc = init_machine(p, r.dir.manifest->vp_count, e);
 	}
 	if (rc == 0)
-		rc = restore_machine(&r, &p->machine, e);
+		rc = restore_machine(&r, &p->machine, &p->publisher, e);
 	restore_close(&r);
 	return rc;
 }

@@ -370,24 +370,51 @@ bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_S
 	return trusted;
 }
 
+/* As send_request(), and to another publisher where there is none any more. */
+static int send_anew(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds,
+		     struct err *e)
+{
+	int rc = send_request(p, m, fds, nfds, e);
+
+	if (rc != -EPIPE)
+		return rc;
+	rc = restart(p, e);
+	return rc < 0 ? rc : send_request(p, m, fds, nfds, e);
+}
+
+int publisher_check_disks(struct publisher *p, const struct publisher_disks *disks, struct err *e)
+{
+	CheckRequest check = CHECK_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	PublishReply *reply;
+	int rc;
+
+	check.n_disk = disks->n;
+	check.disk = (char **)(uintptr_t)disks->names;
+	m.what_case = PUBLISH_REQUEST__WHAT_CHECK;
+	m.check = &check;
+	rc = send_anew(p, &m, disks->fds, disks->n, e);
+	if (rc == 0)
+		rc = receive(p, &reply, NULL, NULL, e);
+	if (rc < 0)
+		return rc;
+	rc = publisher_failure(reply, e);
+	proto_publish_free_reply(reply);
+	return rc;
+}
+
 int publisher_send_save(struct publisher *p, const char *name, const struct publisher_disks *disks,
 			struct err *e)
 {
 	SaveRequest save = SAVE_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
-	const int *fds = disks ? disks->fds : NULL;
-	int rc;
 
 	save.name = (char *)(uintptr_t)name;
 	save.n_disk = disks ? disks->n : 0;
 	save.disk = (char **)(uintptr_t)(disks ? disks->names : NULL);
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
-	rc = send_request(p, &m, fds, save.n_disk, e);
-	if (rc != -EPIPE)
-		return rc;
-	rc = restart(p, e);
-	return rc < 0 ? rc : send_request(p, &m, fds, save.n_disk, e);
+	return send_anew(p, &m, disks ? disks->fds : NULL, save.n_disk, e);
 }
 
 int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,

@@ -68,10 +68,16 @@ int publisher_get_file(struct publisher *p, struct err *e);
 
 /* Files of disks beside a request: their descriptors stay the caller's. */
 struct publisher_disks {
-	char *const *names; /* of a save: the device of each */
+	char *const *names; /* of a check or save: the device of each */
 	const int *fds;
 	size_t n;
 };
+
+/*
+ * Asks whether these files could be kept with a snapshot in the store. Waits. 0, or
+ * a negative errno with words.
+ */
+int publisher_check_disks(struct publisher *p, const struct publisher_disks *disks, struct err *e);
 
 /* Asks whether the store knows fd to have this digest. Waits. */
 bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE]);

@@ -177,7 +177,9 @@ static int configure(struct restore *r, struct err *e)
 			device__free_unpacked(d, NULL);
 	}
 	r->config->n_device = kept;
-	return 0;
+	return disks_forget_paths(r->dir.manifest, r->config) < 0
+		       ? err_also(e, ENOMEM, "there is no memory for the machine's devices")
+		       : 0;
 }
 
 static int check_devices(struct restore *r, const struct restore_options *o, struct err *e)
@@ -189,7 +191,7 @@ static int check_devices(struct restore *r, const struct restore_options *o, str
 	if (rc < 0)
 		return rc;
 	rc = devices_check_host(r->config, e);
-	return disks_preflight(r->dir.manifest, r->config, e) < 0 ? -EINVAL : rc;
+	return disks_preflight(r->dir.manifest, r->config, r->disk_fds, e) < 0 ? -EINVAL : rc;
 }
 
 /* memory.bin and the disks' files; what is wrong with each goes into the report. */
@@ -349,7 +351,7 @@ static void advance_clock(struct restore *r)
 			 "clocks go on from where they stood");
 }
 
-int restore_machine(struct restore *r, struct machine *m, struct err *e)
+int restore_machine(struct restore *r, struct machine *m, struct publisher *p, struct err *e)
 {
 	const SnapshotManifest *manifest = r->dir.manifest;
 	int rc = boot_from_manifest(&m->boot, manifest->boot, e);
@@ -366,6 +368,8 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 	if (rc == 0)
 		rc = machine_add_virtio(m, take_ptr(&r->config), e);
 	if (rc == 0)
+		rc = disks_attach(m, manifest, r->disk_fds, p, e);
+	if (rc == 0)
 		rc = machine_place_memories(m, e);
 	if (rc == 0)
 		rc = machine_load_state(m, r->state, e);
@@ -375,5 +379,8 @@ int restore_machine(struct restore *r, struct machine *m, struct err *e)
 		return rc;
 	memcpy(m->parent, manifest->id.data, UUID_SIZE);
 	m->has_parent = true;
+	m->origin = take_ptr(&r->dir.manifest->disk);
+	m->norigin = r->dir.manifest->n_disk;
+	r->dir.manifest->n_disk = 0;
 	return 0;
 }

@@ -45,5 +45,8 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 		      struct err *e);
 void restore_close(struct restore *r);
 
-/* Builds the machine (after machine_init()) as the snapshot says, held. 0 or negative. */
-int restore_machine(struct restore *r, struct machine *m, struct err *e);
+/*
+ * Builds the machine (after machine_init()) as the snapshot says, held. The
+ * publisher is asked for files that guests write to. 0 or a negative errno.
+ */
+int restore_machine(struct restore *r, struct machine *m, struct publisher *p, struct err *e);

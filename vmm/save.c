@@ -14,14 +14,13 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "disks.h"
+#include "keep.h"
 
-/* What is taken while the vCPUs are held. */
+/* What is taken while the vCPUs are held, besides what is kept (keep.h). */
 struct taken {
 	uint8_t *state; /* encoded */
 	size_t state_len;
 	struct timespec when;
-	struct ram_mapping old; /* RAM as it was mapped before the freeze */
-	int ram_fd;		/* the frozen RAM, read-only */
 };
 
 static int64_t now_ns(void)
@@ -37,21 +36,14 @@ void save_init(struct save *s, struct machine *m, struct publisher *p)
 	*s = (struct save){ .machine = m, .publisher = p };
 }
 
-static int check_disks(struct save *s, struct err *e)
-{
-	return disks_check_policy(s->machine, e);
-}
-
 int save_start(struct save *s, const char *name, save_done_fn done, void *arg, struct err *e)
 {
 	int rc;
 
 	if (s->phase != SAVE_IDLE)
 		return err_refuse(e, EBUSY, "a save is under way already: wait until it is done");
-	rc = check_disks(s, e);
-	if (rc < 0)
-		return rc;
-	rc = publisher_send_save(s->publisher, name, NULL, e);
+	keep_list(&s->keep, s->machine);
+	rc = keep_ask(&s->keep, s->publisher, name, e);
 	if (rc < 0)
 		return rc;
 	s->done = done;
@@ -194,8 +186,9 @@ static int describe_cpu(const struct taken *t, SnapshotManifest *m)
 	return 0;
 }
 
-static int describe(struct machine *machine, const struct taken *t, SnapshotManifest *m)
+static int describe(struct save *s, const struct taken *t, SnapshotManifest *m)
 {
+	struct machine *machine = s->machine;
 	int rc;
 
 	m->version = MANIFEST_VERSION;
@@ -213,6 +206,8 @@ static int describe(struct machine *machine, const struct taken *t, SnapshotMani
 	if (rc == 0)
 		rc = disks_describe(machine, m);
 	if (rc == 0)
+		rc = keep_describe(&s->keep, m);
+	if (rc == 0)
 		rc = describe_cpu(t, m);
 	if (rc == 0)
 		rc = set_bytes(&m->vm_generation, machine->generation, UUID_SIZE);
@@ -229,7 +224,7 @@ static int memfd_with(const char *name, const uint8_t *buf, size_t len)
 	return rc < 0 ? rc : take_fd(&fd);
 }
 
-static int make_manifest(struct machine *machine, const struct taken *t, struct err *e)
+static int make_manifest(struct save *s, const struct taken *t, struct err *e)
 {
 	SnapshotManifest *m = malloc(sizeof(*m));
 	auto_free uint8_t *buf = NULL;
@@ -239,7 +234,7 @@ static int make_manifest(struct machine *machine, const struct taken *t, struct 
 	if (!m)
 		return err_sys(e, ENOMEM, "cannot describe the machine");
 	snapshot_manifest__init(m);
-	rc = describe(machine, t, m);
+	rc = describe(s, t, m);
 	rc = rc < 0 ? err_sys(e, -rc, "cannot describe the machine")
 		    : proto_manifest_encode(m, &buf, &len, e);
 	proto_manifest_free(m);
@@ -268,21 +263,7 @@ static int check_quiet(struct machine *m, struct err *e)
 	return 0;
 }
 
-/* RAM that is a file of the machine's own: go on over a private mapping of it. */
-static int freeze(struct machine *m, struct ram *frozen, struct taken *t, struct err *e)
-{
-	int rc = vm_move_ram(&m->vm, 0, frozen, e);
-
-	if (rc < 0) {
-		vm_move_ram(&m->vm, 0, &m->ram, NULL);
-		return rc;
-	}
-	ram_freeze_commit(&m->ram, frozen, &t->old);
-	t->ram_fd = m->ram.fd;
-	return 0;
-}
-
-static int take_held(struct save *s, struct ram *frozen, int out_fd, struct taken *t, struct err *e)
+static int take_held(struct save *s, struct taken *t, struct err *e)
 {
 	struct machine *m = s->machine;
 	int rc = check_quiet(m, e);
@@ -293,12 +274,7 @@ static int take_held(struct save *s, struct ram *frozen, int out_fd, struct take
 	machine_tell_paused(m);
 	rc = machine_save_state(m, &t->state, &t->state_len, e);
 	timing_mark(&s->timing, "state");
-	if (rc < 0)
-		return rc;
-	if (m->ram.backing == RAM_SHARED)
-		return freeze(m, frozen, t, e);
-	t->ram_fd = out_fd;
-	return ram_write_out(&m->ram, out_fd, e);
+	return rc < 0 ? rc : keep_freeze(&s->keep, e);
 }
 
 /* With the vCPUs running: what devices have under way comes to its end. */
@@ -317,14 +293,10 @@ static int quiesce(struct machine *m, struct err *e)
 static int take(struct save *s, struct taken *t, struct err *e)
 {
 	struct machine *m = s->machine;
-	struct ram frozen = { .fd = -1 };
-	int out_fd = -1, rc = 0;
+	int rc = keep_prepare(&s->keep, s->publisher, e);
 	int64_t start;
 
-	if (m->ram.backing == RAM_SHARED)
-		rc = ram_freeze_prepare(&m->ram, &frozen, e);
-	else
-		rc = out_fd = publisher_get_ram(s->publisher, m->ram.size, NULL, false, e);
+	timing_mark(&s->timing, "prepare");
 	if (rc < 0)
 		return rc;
 	rc = quiesce(m, e);
@@ -333,58 +305,33 @@ static int take(struct save *s, struct taken *t, struct err *e)
 	machine_hold(m, HOLD_SAVE);
 	timing_mark(&s->timing, "hold");
 	if (rc == 0)
-		rc = take_held(s, &frozen, out_fd, t, e);
+		rc = take_held(s, t, e);
 	timing_mark(&s->timing, "freeze");
 	machine_release(m, HOLD_SAVE);
 	s->pause_ns = now_ns() - start;
 	timing_mark(&s->timing, "resume");
-	ram_unmap(&frozen);
-	if (rc < 0 && out_fd >= 0)
-		close(out_fd);
-	return rc;
-}
-
-/*
- * The RAM file as the publisher gets it: read-only, and with no writable
- * mapping or descriptor left here. The caller's to close, if it is not RAM's.
- */
-static int settle_ram(struct machine *m, struct taken *t, int *to_close, struct err *e)
-{
-	*to_close = -1;
-	ram_release(&t->old);
-	if (t->ram_fd == m->ram.fd)
-		return 0;
-	*to_close = open(io_fd_path(t->ram_fd).text, O_RDONLY | O_CLOEXEC);
-	if (*to_close < 0) {
-		int errnum = errno;
-
-		close(t->ram_fd);
-		return err_sys(e, errnum, "cannot open the RAM file again for reading");
-	}
-	close(t->ram_fd);
-	t->ram_fd = *to_close;
-	return 0;
+	return rc < 0 ? rc : keep_settle(&s->keep, e);
 }
 
 static int take_and_commit(struct save *s, struct err *e)
 {
-	struct taken t = { .old.fd = -1, .ram_fd = -1 };
-	auto_fd int manifest = -1, state = -1, ram = -1;
+	struct taken t = { 0 };
+	auto_fd int manifest = -1, state = -1;
 	int rc = take(s, &t, e);
 
 	if (rc == 0)
-		rc = settle_ram(s->machine, &t, &ram, e);
-	if (rc == 0)
-		rc = manifest = make_manifest(s->machine, &t, e);
+		rc = manifest = make_manifest(s, &t, e);
 	if (rc >= 0) {
 		rc = state = memfd_with("state", t.state, t.state_len);
 		if (rc < 0)
 			rc = err_sys(e, -rc, "cannot pass the state on");
 	}
 	free(t.state);
-	if (rc < 0)
-		return rc;
-	return publisher_send_commit(s->publisher, manifest, state, t.ram_fd, NULL, e);
+	if (rc >= 0)
+		rc = keep_commit(&s->keep, s->publisher, manifest, state, e);
+	/* What was passed on is the publisher's; nothing of it stays open here. */
+	keep_drop(&s->keep);
+	return rc < 0 ? rc : 0;
 }
 
 /* ---- can it be saved? ---- */
@@ -397,6 +344,17 @@ static int check_idle(struct save *s, struct err *e)
 static int check_publisher(struct save *s, struct err *e)
 {
 	return publisher_check(s->publisher, e);
+}
+
+/* Not during a save: its answers come from the same socket. */
+static int check_disks(struct save *s, struct err *e)
+{
+	struct keep k;
+
+	if (s->phase != SAVE_IDLE || publisher_check(s->publisher, NULL) < 0)
+		return 0;
+	keep_list(&k, s->machine);
+	return keep_check(&k, s->publisher, e);
 }
 
 static int check_machine(struct save *s, struct err *e)

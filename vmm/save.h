@@ -2,8 +2,8 @@
  * Saving a running machine, in four steps:
  *
  *	ask	the publisher checks the name and holds a place; the guest runs
- *	take	the vCPUs are held, the state is taken, RAM is frozen (or, where
- *		it is not a file of the machine's own, written out)
+ *	take	the vCPUs are held, the state is taken; RAM, writable pmem and disks
+ *		are frozen, cloned, or, where they are no file, written out (keep.h)
  *	publish	the guest runs on; the publisher links, digests, syncs, publishes
  *	done	the caller is told; the snapshot is durable, or nothing is left
  *
@@ -13,6 +13,7 @@
 
 #include <stdint.h>
 
+#include "keep.h"
 #include "machine.h"
 #include "publisher.h"
 
@@ -40,6 +41,7 @@ struct save {
 	struct err failure;		  /* while SAVE_ABORTING: why */
 	int failure_rc;
 	struct timing timing; /* of the save that is under way */
+	struct keep keep;     /* what it keeps, until that is passed on */
 };
 
 void save_init(struct save *s, struct machine *m, struct publisher *p);

@@ -622,7 +622,7 @@ static void freeze_keeps_the_files_while_the_disk_goes_on(void **state)
 	uint8_t bytes[512] = { 7 };
 	int fds[2];
 
-	assert_int_equal(disk_files(d, file, 4), 0);
+	assert_int_equal(disk_files(d, false, file, 4), 0);
 	assert_int_equal(disk_freeze_prepare(d, -1, NULL), 0);
 	put(d, r->model, 0, bytes, 512); /* the guest still runs */
 	assert_int_equal(disk_freeze(d, NULL), 0);
@@ -633,8 +633,8 @@ static void freeze_keeps_the_files_while_the_disk_goes_on(void **state)
 	put(d, r->model, 512, bytes, 512);
 	assert_int_equal(disk_write_zeroes(d, 8192, 65536, true), 0);
 	memset(r->model + 8192, 0, 65536);
-	assert_int_equal(disk_files(d, file, 1), -E2BIG);
-	assert_int_equal(disk_files(d, file, 4), 2);
+	assert_int_equal(disk_files(d, false, file, 1), -E2BIG);
+	assert_int_equal(disk_files(d, false, file, 4), 2);
 	assert_int_equal(file[0].size, SIZE);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(fcntl(file[i].fd, F_GETFL) & O_ACCMODE, O_RDONLY);
@@ -743,7 +743,7 @@ static void anonymous_chain_goes_on_and_is_frozen(void **state)
 	assert_is_model(d, r->model);
 	assert_int_equal(disk_layers(d), 3);
 	/* The frozen one can still be given a name, by whoever publishes it. */
-	assert_int_equal(disk_files(d, file, 4), 2);
+	assert_int_equal(disk_files(d, false, file, 4), 2);
 	assert_int_equal(linkat(AT_FDCWD, io_fd_path(file[1].fd).text, folder_of(r)->fd,
 				"published", AT_SYMLINK_FOLLOW),
 			 0);

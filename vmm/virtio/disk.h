@@ -112,11 +112,11 @@ bool disk_is_anonymous(const struct disk *d);
 
 /*
  * The files that nobody writes, the bottom first: all of a read-only disk, else
- * all but the top. Duplicates of read-only descriptors, the caller's, with their
- * sizes. The number, or -E2BIG or another negative errno.
+ * all but the top, or with_top that one, too. Read-only descriptors, the caller's,
+ * with their sizes. The number, or -E2BIG or another negative errno.
  */
 struct disk_file {
 	int fd;
 	uint64_t size; /* bytes */
 };
-int disk_files(const struct disk *d, struct disk_file *file, unsigned room);
+int disk_files(const struct disk *d, bool with_top, struct disk_file *file, unsigned room);

@@ -113,28 +113,36 @@ void disk_freeze_abort(struct disk *d)
 	d->prepared = false;
 }
 
-int disk_files(const struct disk *d, struct disk_file *file, unsigned room)
+/* Another descriptor of a layer's file, read-only; negative errno. */
+static int again_read_only(const struct disk *d, unsigned n)
 {
-	unsigned n = d->read_only ? d->nlayers : d->nlayers - 1;
+	const int fd = disk_layer_fd(&d->layer[n]);
+	const bool written = !d->read_only && n == d->nlayers - 1;
+	int again = written ? open(io_fd_path(fd).text, O_RDONLY | O_CLOEXEC)
+			    : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	return again < 0 ? -errno : again;
+}
+
+int disk_files(const struct disk *d, bool with_top, struct disk_file *file, unsigned room)
+{
+	unsigned n = d->read_only || with_top ? d->nlayers : d->nlayers - 1;
 	unsigned got = 0;
 	int rc = n > room ? -E2BIG : 0;
 
-	for (; rc == 0 && got < n; got++) {
+	while (rc >= 0 && got < n) {
 		struct stat st;
-		int fd = disk_layer_fd(&d->layer[got]);
 
-		if (fstat(fd, &st) < 0) {
-			rc = -errno;
+		rc = again_read_only(d, got);
+		if (rc < 0)
 			break;
-		}
-		file[got].size = (uint64_t)st.st_size;
-		file[got].fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-		if (file[got].fd < 0) {
+		file[got++].fd = rc;
+		if (fstat(rc, &st) < 0)
 			rc = -errno;
-			break;
-		}
+		else
+			file[got - 1].size = (uint64_t)st.st_size;
 	}
-	if (rc == 0)
+	if (rc >= 0)
 		return (int)n;
 	while (got)
 		close(file[--got].fd);
