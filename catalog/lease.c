@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "base/merkle.h"
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
 
@@ -81,7 +82,7 @@ int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress 
 	struct watched w = { l, progress };
 	struct io_progress both = { on_progress, &w };
 
-	return digest_verity_fd(fd, size, &both, digest);
+	return merkle_digest_fd(fd, size, -1, &both, digest);
 }
 
 static void on_part(void *arg, uint64_t done, uint64_t total)

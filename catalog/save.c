@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/merkle.h"
 #include "catalog/internal.h"
 #include "catalog/publish.h"
 #include "proto/bounded.h"
@@ -521,7 +522,7 @@ static int write_files(struct save *s, struct work *w, struct err *e)
 	uint8_t state_digest[DIGEST_SIZE];
 	auto_free uint8_t *buf = NULL;
 	size_t len;
-	int rc = digest_verity(w->state, w->state_size, state_digest);
+	int rc = merkle_digest(w->state, w->state_size, state_digest);
 
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot digest the state");

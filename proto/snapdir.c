@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/merkle.h"
 
 int proto_snapdir_open(struct snapdir *d, int at, const char *name, const char *label,
 		       struct err *e)
@@ -86,7 +87,7 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 			e, EBADMSG,
 			"snapshot %s is damaged: %s has %zu bytes, the manifest says %llu", label,
 			SNAPDIR_STATE, n, (unsigned long long)d->manifest->state_size);
-	rc = digest_verity(data, n, digest);
+	rc = merkle_digest(data, n, digest);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot check %s of snapshot %s", SNAPDIR_STATE, label);
 	if (memcmp(digest, d->manifest->state_digest.data, DIGEST_SIZE) != 0)
@@ -164,7 +165,7 @@ int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *
 			      struct io_progress *progress, struct err *e)
 {
 	uint8_t digest[DIGEST_SIZE];
-	int rc = digest_verity_fd(fd, f->size, progress, digest);
+	int rc = merkle_digest_fd(fd, f->size, -1, progress, digest);
 
 	if (rc == -ENODATA)
 		return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s is too short", label,

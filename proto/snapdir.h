@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #include "base/digest.h"
+#include "base/io.h"
 #include "proto/manifest.h"
 #include "proto/state.h"
 

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/digest.h"
+#include "base/merkle.h"
 #include "proto/manifest.h"
 #include "proto/state.h"
 
@@ -257,7 +258,7 @@ static void write_state(const char *path, const VmState *s, SnapshotManifest *m)
 	uint8_t *out;
 	size_t len;
 
-	if (proto_state_encode(s, &out, &len, NULL) < 0 || digest_verity(out, len, digest) < 0)
+	if (proto_state_encode(s, &out, &len, NULL) < 0 || merkle_digest(out, len, digest) < 0)
 		die("cannot encode the state");
 	write_all(path, out, len);
 	m->state_size = len;

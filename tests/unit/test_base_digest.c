@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/digest.h"
+#include "base/merkle.h"
 #include "base/text.h"
 
 #define MIB (1ULL << 20)
@@ -78,7 +79,7 @@ static void assert_same_as_fsverity(const struct folder *f, const char *name)
 	struct stat st;
 
 	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(digest_verity_fd(fd, (uint64_t)st.st_size, NULL, d), 0);
+	assert_int_equal(merkle_digest_fd(fd, (uint64_t)st.st_size, -1, NULL, d), 0);
 	ask_fsverity(f, name, want);
 	assert_hex(d, want);
 }
@@ -100,8 +101,8 @@ static void verity_full_files_of_all_sizes_match_fsverity(void **state)
 
 		assert_same_as_fsverity(*state, "f");
 		/* The same by way of memory. */
-		assert_int_equal(digest_verity(bytes, sizes[i], a), 0);
-		assert_int_equal(digest_verity_fd(fd, sizes[i], NULL, b), 0);
+		assert_int_equal(merkle_digest(bytes, sizes[i], a), 0);
+		assert_int_equal(merkle_digest_fd(fd, sizes[i], -1, NULL, b), 0);
 		assert_memory_equal(a, b, DIGEST_SIZE);
 	}
 }
@@ -114,8 +115,8 @@ static void verity_of_a_beginning_is_that_of_the_shorter_file(void **state)
 	fill_random(bytes, sizeof(bytes), 3);
 	fd = folder_file(*state, "f", bytes, sizeof(bytes));
 	for (size_t size = 0; size <= sizeof(bytes); size += 1365) {
-		assert_int_equal(digest_verity(bytes, size, a), 0);
-		assert_int_equal(digest_verity_fd(fd, size, NULL, b), 0);
+		assert_int_equal(merkle_digest(bytes, size, a), 0);
+		assert_int_equal(merkle_digest_fd(fd, size, -1, NULL, b), 0);
 		assert_memory_equal(a, b, DIGEST_SIZE);
 	}
 }
@@ -176,10 +177,10 @@ static void verity_of_zeros_is_the_same_as_data_and_as_hole(void **state)
 	assert_int_equal(ftruncate(hole, (off_t)size), 0);
 	assert_int_equal(ftruncate(memory, (off_t)size), 0);
 	assert_int_equal(io_pwrite_full(data, zeros, size, 0), 0);
-	assert_int_equal(digest_verity_fd(hole, size, NULL, a), 0);
-	assert_int_equal(digest_verity_fd(data, size, NULL, b), 0);
-	assert_int_equal(digest_verity_fd(memory, size, NULL, c), 0);
-	assert_int_equal(digest_verity(zeros, size, d), 0);
+	assert_int_equal(merkle_digest_fd(hole, size, -1, NULL, a), 0);
+	assert_int_equal(merkle_digest_fd(data, size, -1, NULL, b), 0);
+	assert_int_equal(merkle_digest_fd(memory, size, -1, NULL, c), 0);
+	assert_int_equal(merkle_digest(zeros, size, d), 0);
 	assert_memory_equal(a, b, DIGEST_SIZE);
 	assert_memory_equal(a, c, DIGEST_SIZE);
 	assert_memory_equal(a, d, DIGEST_SIZE);
@@ -191,6 +192,35 @@ static double seconds_since(const struct timespec *start)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
+}
+
+/* Folds n hashes, level by level, into the root; slow and plain. */
+static void plain_root(struct digest_hasher *h, uint8_t *hashes, uint64_t n)
+{
+	while (n > 1) {
+		uint64_t up = (n + 127) / 128;
+
+		for (uint64_t i = 0; i < up; i++) {
+			const uint64_t left = n - i * 128;
+			uint8_t block[4096] = { 0 };
+
+			memcpy(block, hashes + i * 4096, (left < 128 ? left : 128) * DIGEST_SIZE);
+			assert_int_equal(
+				digest_hash_block(h, block, 4096, hashes + i * DIGEST_SIZE), 0);
+		}
+		n = up;
+	}
+}
+
+/* The digest of fs-verity's descriptor for a file of `size` bytes. */
+static void plain_digest(uint64_t size, const uint8_t root[DIGEST_SIZE], uint8_t out[DIGEST_SIZE])
+{
+	uint8_t descriptor[256] = { 1, 1, 12 };
+
+	for (int i = 0; i < 8; i++)
+		descriptor[8 + i] = (uint8_t)(size >> 8 * i);
+	memcpy(descriptor + 16, root, DIGEST_SIZE);
+	assert_int_equal(digest_sha256(descriptor, sizeof(descriptor), out), 0);
 }
 
 /*
@@ -205,7 +235,10 @@ static void verity_sparse_8_gib_does_not_read_its_holes(void **state)
 	auto_fd int fd = folder_file(*state, "f", "", 0);
 	struct timespec start;
 	uint8_t page[4096], zeros[4096] = { 0 }, want[DIGEST_SIZE], got[DIGEST_SIZE];
-	struct digest_tree t;
+	const uint64_t blocks = size / 4096 + 1;
+	auto_free uint8_t *hashes = malloc(blocks * DIGEST_SIZE);
+	struct digest_hasher h;
+	uint8_t zero[DIGEST_SIZE];
 	double took;
 
 	fill_random(page, sizeof(page), 5);
@@ -213,26 +246,23 @@ static void verity_sparse_8_gib_does_not_read_its_holes(void **state)
 	for (size_t i = 0; i < 5; i++)
 		assert_int_equal(io_pwrite_full(fd, page, 4096, data_at[i]), 0);
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	assert_int_equal(digest_verity_fd(fd, size, NULL, got), 0);
+	assert_int_equal(merkle_digest_fd(fd, size, -1, NULL, got), 0);
 	took = seconds_since(&start);
 	/* Reading 8 GiB of holes and hashing them takes more than ten times as long. */
 	if (took > 2)
 		fail_msg("a sparse file of 8 GiB took %.1f s", took);
 
-	assert_int_equal(digest_tree_start(&t), 0);
-	for (uint64_t off = 0; off < size; off += 4096) {
-		bool data = false;
-
-		for (size_t i = 0; i < 5; i++)
-			data |= data_at[i] == off;
-		if (data)
-			assert_int_equal(digest_tree_add(&t, page, 4096), 0);
-		else if (size - off < 4096)
-			assert_int_equal(digest_tree_add(&t, zeros, (size_t)(size - off)), 0);
-		else
-			assert_int_equal(digest_tree_add_zeros(&t, 1), 0);
-	}
-	assert_int_equal(digest_tree_finish(&t, size, want), 0);
+	assert_int_equal(digest_hasher_init(&h), 0);
+	assert_int_equal(digest_hash_block(&h, zeros, 4096, zero), 0);
+	for (uint64_t i = 0; i < blocks; i++)
+		memcpy(hashes + i * DIGEST_SIZE, zero, DIGEST_SIZE);
+	for (size_t i = 0; i < 5; i++)
+		assert_int_equal(
+			digest_hash_block(&h, page, 4096, hashes + data_at[i] / 4096 * DIGEST_SIZE),
+			0);
+	plain_root(&h, hashes, blocks);
+	digest_hasher_free(&h);
+	plain_digest(size, hashes, want);
 	assert_memory_equal(got, want, DIGEST_SIZE);
 	if (getenv("SNAPFS_TEST_LONG")) {
 		need_fsverity();
@@ -245,10 +275,10 @@ static void verity_file_shorter_than_size_is_enodata(void **state)
 	auto_fd int fd = folder_file(*state, "f", "abc", 3);
 	uint8_t d[DIGEST_SIZE];
 
-	assert_int_equal(digest_verity_fd(fd, 4, NULL, d), -ENODATA);
-	assert_int_equal(digest_verity_fd(fd, 1ULL << 40, NULL, d), -ENODATA);
-	assert_int_equal(digest_verity_fd(fd, UINT64_MAX, NULL, d), -ENODATA);
-	assert_int_equal(digest_verity_fd(-1, 0, NULL, d), -EBADF);
+	assert_int_equal(merkle_digest_fd(fd, 4, -1, NULL, d), -ENODATA);
+	assert_int_equal(merkle_digest_fd(fd, 1ULL << 40, -1, NULL, d), -ENODATA);
+	assert_int_equal(merkle_digest_fd(fd, UINT64_MAX, -1, NULL, d), -ENODATA);
+	assert_int_equal(merkle_digest_fd(-1, 0, -1, NULL, d), -EBADF);
 }
 
 static void verity_every_flipped_bit_of_a_block_changes_it(void **state)
@@ -256,10 +286,10 @@ static void verity_every_flipped_bit_of_a_block_changes_it(void **state)
 	uint8_t bytes[130] = { 0 }, a[DIGEST_SIZE], b[DIGEST_SIZE];
 
 	(void)state;
-	assert_int_equal(digest_verity(bytes, sizeof(bytes), a), 0);
+	assert_int_equal(merkle_digest(bytes, sizeof(bytes), a), 0);
 	for (size_t i = 0; i < 8 * sizeof(bytes); i++) {
 		bytes[i / 8] ^= (uint8_t)(1 << i % 8);
-		assert_int_equal(digest_verity(bytes, sizeof(bytes), b), 0);
+		assert_int_equal(merkle_digest(bytes, sizeof(bytes), b), 0);
 		assert_memory_not_equal(a, b, DIGEST_SIZE);
 		bytes[i / 8] ^= (uint8_t)(1 << i % 8);
 	}
@@ -271,8 +301,8 @@ static void verity_length_is_part_of_the_digest(void **state)
 	uint8_t a[DIGEST_SIZE], b[DIGEST_SIZE];
 
 	(void)state;
-	assert_int_equal(digest_verity(zeros, 4095, a), 0);
-	assert_int_equal(digest_verity(zeros, 4096, b), 0);
+	assert_int_equal(merkle_digest(zeros, 4095, a), 0);
+	assert_int_equal(merkle_digest(zeros, 4096, b), 0);
 	assert_memory_not_equal(a, b, DIGEST_SIZE);
 }
 
@@ -295,19 +325,20 @@ static void verity_progress_grows_to_the_end(void **state)
 
 	fill_random(bytes, 5 * MIB, 6);
 	fd = folder_file(*state, "f", bytes, 5 * MIB);
-	assert_int_equal(digest_verity_fd(fd, 5 * MIB, &progress, d), 0);
+	assert_int_equal(merkle_digest_fd(fd, 5 * MIB, -1, &progress, d), 0);
 	assert_int_equal(last, 5 * MIB);
 }
 
-static void tree_free_after_free_is_harmless(void **state)
+static void hasher_free_after_free_is_harmless(void **state)
 {
-	struct digest_tree t;
+	struct digest_hasher h, like;
 
 	(void)state;
-	assert_int_equal(digest_tree_start(&t), 0);
-	assert_int_equal(digest_tree_add(&t, "x", 1), 0);
-	digest_tree_free(&t);
-	digest_tree_free(&t);
+	assert_int_equal(digest_hasher_init(&h), 0);
+	assert_int_equal(digest_hasher_init_like(&like, &h), 0);
+	digest_hasher_free(&h);
+	digest_hasher_free(&h);
+	digest_hasher_free(&like);
 }
 
 #define IN_FOLDER(f) cmocka_unit_test_setup_teardown(f, folder_make, folder_remove)
@@ -326,7 +357,7 @@ int main(void)
 		cmocka_unit_test(verity_every_flipped_bit_of_a_block_changes_it),
 		cmocka_unit_test(verity_length_is_part_of_the_digest),
 		IN_FOLDER(verity_progress_grows_to_the_end),
-		cmocka_unit_test(tree_free_after_free_is_harmless),
+		cmocka_unit_test(hasher_free_after_free_is_harmless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,8 @@
 /* The publisher, asked as vmm asks it. */
 #include "test_catalog_rig.h"
 
+#include "base/merkle.h"
+
 static void expect_nothing_left(struct rig *r)
 {
 	rig_shell("cd '%s' && test -z \"$(ls -A snapshots staging trash ram | grep -v :)\"",
@@ -38,7 +40,7 @@ static void publish_gives_equal_bytes_by_hard_link(void **state)
 	memset(want + RIG_RAM - 4096, 7, 4096);
 	assert_int_equal(io_pread_full(fd, have, RIG_RAM, 0), 0);
 	assert_memory_equal(want, have, RIG_RAM);
-	assert_int_equal(digest_verity(want, RIG_RAM, digest), 0);
+	assert_int_equal(merkle_digest(want, RIG_RAM, digest), 0);
 	assert_memory_equal(digest, d.manifest->memory_digest.data, DIGEST_SIZE);
 	close(fd);
 	proto_snapdir_close(&d);
@@ -190,7 +192,7 @@ static void published_is_trusted_until_it_changes(void **state)
 	rig_publish(r, "a", 4, NULL, NULL);
 	memset(ram, 4, 4096);
 	memset(ram + RIG_RAM - 4096, 4, 4096);
-	assert_int_equal(digest_verity(ram, RIG_RAM, digest), 0);
+	assert_int_equal(merkle_digest(ram, RIG_RAM, digest), 0);
 	snprintf(path, sizeof(path), "%s/snapshots/a/memory.bin", r->store);
 	fd = open(path, O_RDONLY);
 	trust.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, digest };

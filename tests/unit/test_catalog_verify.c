@@ -1,6 +1,8 @@
 /* Verification and stamps. */
 #include "test_catalog_rig.h"
 
+#include "base/merkle.h"
+
 #include "catalog/change.h"
 
 static int flip(struct rig *r, const char *name, const char *file, off_t at)
@@ -78,7 +80,7 @@ static int make_file(struct rig *r, const char *name, uint8_t digest[DIGEST_SIZE
 	int fd;
 
 	memset(bytes, 0x5a, sizeof(bytes));
-	assert_int_equal(digest_verity(bytes, sizeof(bytes), digest), 0);
+	assert_int_equal(merkle_digest(bytes, sizeof(bytes), digest), 0);
 	snprintf(path, sizeof(path), "%s/%s", r->dir, name);
 	fd = open(path, O_RDWR | O_CREAT, 0600);
 	assert_int_equal(io_write_full(fd, bytes, sizeof(bytes)), 0);

@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "base/digest.h"
+#include "base/merkle.h"
 #include "base/io.h"
 #include "proto/snapdir.h"
 #include "samples.h"
@@ -33,8 +34,8 @@ static int make(void **state)
 	m.m.n_ram = 1;
 	m.range[0].size = RAM_SIZE;
 	m.m.state_size = s->state_len;
-	if (digest_verity(s->memory, RAM_SIZE, m.memory_digest) < 0 ||
-	    digest_verity(s->state, s->state_len, m.state_digest) < 0 ||
+	if (merkle_digest(s->memory, RAM_SIZE, m.memory_digest) < 0 ||
+	    merkle_digest(s->state, s->state_len, m.state_digest) < 0 ||
 	    proto_manifest_encode(&m.m, &s->manifest, &s->manifest_len, NULL) < 0 ||
 	    mkdirat(s->folder->fd, "good", 0700) < 0)
 		return -1;

@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "base/digest.h"
+#include "base/merkle.h"
 #include "base/io.h"
 #include "samples.h"
 #include "vmm/restore.h"
@@ -85,7 +86,7 @@ static int make(void **state)
 	snprintf(r->path, sizeof(r->path), "%s/snapshot", ((struct folder *)r->folder)->path);
 	r->o.dir = r->path;
 	*state = r;
-	return digest_verity(r->memory, RAM_SIZE, r->m.memory_digest);
+	return merkle_digest(r->memory, RAM_SIZE, r->m.memory_digest);
 }
 
 static int drop(void **state)
@@ -107,7 +108,7 @@ static void write_snapshot(struct rig *r)
 
 	assert_int_equal(proto_state_encode(&r->s.s, &vm, &k, NULL), 0);
 	r->m.m.state_size = k;
-	assert_int_equal(digest_verity(vm, k, r->m.state_digest), 0);
+	assert_int_equal(merkle_digest(vm, k, r->m.state_digest), 0);
 	assert_int_equal(proto_manifest_encode(&r->m.m, &manifest, &n, NULL), 0);
 	assert_int_equal(mkdir(r->path, 0700), 0);
 	dir = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -166,7 +167,7 @@ static void preflight_verifies_kept_disks_and_holds_them(void **state)
 	char path[192];
 	int dir;
 
-	assert_int_equal(digest_verity(content, sizeof(content), digest), 0);
+	assert_int_equal(merkle_digest(content, sizeof(content), digest), 0);
 	file.file = sample_string("disk0.0");
 	file.size = sizeof(content);
 	file.digest = (ProtobufCBinaryData){ DIGEST_SIZE, digest };
