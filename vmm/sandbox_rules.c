@@ -109,13 +109,13 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(write, "events, the serial line, the log"),
 	CALL(readv, "a packet from a tap"),
 	CALL(writev, "a packet to a tap; glibc's last words"),
-	CALL(pread64, "disks, KVM's counters, RAM files"),
+	CALL(pread64, "disks, KVM's counters, which pages of RAM are its own"),
 	CALL(pwrite64, "disks, RAM files"),
 	CALL(preadv, "disks"),
 	CALL(pwritev, "disks"),
 	CALL(preadv2, "disks"),
 	CALL(pwritev2, "disks"),
-	CALL(lseek, "holes in files"),
+	CALL(lseek, "holes in files, in RAM files above all"),
 	CALL(close, "all"),
 	CALL(fsync, "a disk's flush"),
 	CALL(fdatasync, "a disk's flush"),
@@ -137,7 +137,7 @@ const struct sandbox_rule sandbox_rules[] = {
 	FCNTL(F_OFD_SETLK, "an overlay is this machine's own"),
 
 	/* ---- files by name: kernel and initrd at a reset, overlays, /proc/self ---- */
-	CALL(openat, "a reset, overlays, descriptors opened again, status"),
+	CALL(openat, "a reset, overlays, descriptors opened again, status, pagemap"),
 	CALL(newfstatat, "sizes and kinds of files; glibc's fstat"),
 	CALL(statx, "sizes and kinds of files"),
 	CALL(access, "files that may not be there"),
@@ -160,7 +160,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(mremap, "malloc"),
 	CALL(madvise, "RAM, the balloon, stacks of threads that have ended"),
 	CALL(msync, "pmem that is flushed"),
-	CALL(mincore, "which RAM is there"),
 	CALL(brk, "malloc"),
 	CALL(memfd_create, "state and manifest on their way to the publisher"),
 

@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "disks.h"
+#include "ram_out.h"
 
 /* What is taken while the vCPUs are held. */
 struct taken {
