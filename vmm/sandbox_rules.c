@@ -4,7 +4,6 @@
 
 #include <asm/termbits.h>
 #include <linux/fcntl.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
@@ -91,18 +90,10 @@ const struct sandbox_rule sandbox_rules[] = {
 	IOCTL(TUNSETOFFLOAD, "a network driver has negotiated its offloads"),
 	IOCTL(TUNSETVNETHDRSZ, "a network driver has negotiated its header"),
 	IOCTL(FICLONE, "a disk is kept with a snapshot by reflink"),
-	IOCTL(FICLONERANGE, "a disk is kept with a snapshot by reflink"),
-	IOCTL(FS_IOC_FIEMAP, "which blocks of a file hold data"),
-	IOCTL(BLKGETSIZE64, "the size of a disk that is a device"),
-	IOCTL(BLKDISCARD, "a guest discards blocks of such a disk"),
-	IOCTL(BLKZEROOUT, "a guest zeroes blocks of such a disk"),
-	IOCTL(FIONREAD, "how much a socket or pipe holds"),
-	IOCTL(FIONBIO, "a socket that is not waited for"),
 	IOCTL(TCGETS, "the terminal; is it one?"),
 	IOCTL(TCSETS, "the terminal is given back as it was"),
 	IOCTL(TCSETSW, "the terminal is given back as it was"),
 	IOCTL(TIOCGPGRP, "is the terminal this job's?"),
-	IOCTL(TIOCGWINSZ, "progress on a terminal"),
 
 	/* ---- reading and writing what is open ---- */
 	CALL(read, "events, the terminal, sockets, files"),
@@ -119,10 +110,8 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(close, "all"),
 	CALL(fsync, "a disk's flush"),
 	CALL(fdatasync, "a disk's flush"),
-	CALL(sync_file_range, "a file is written ahead of its sync"),
 	CALL(fallocate, "discards, overlays, the balloon"),
 	CALL(ftruncate, "RAM written out, overlays"),
-	CALL(fadvise64, "a file that is read ahead, or not again"),
 	CALL(copy_file_range, "a disk kept with a snapshot, where there is no reflink"),
 	CALL(flock, "an overlay is this machine's own"),
 	CALL(fstat, "sizes and kinds of files"),
@@ -132,9 +121,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	FCNTL(F_GETFD, "descriptors that are passed on"),
 	FCNTL(F_SETFD, "descriptors that are passed on"),
 	FCNTL(F_DUPFD_CLOEXEC, "descriptors that are passed on"),
-	FCNTL(F_ADD_SEALS, "memory files that are passed on"),
-	FCNTL(F_GET_SEALS, "memory files that are passed on"),
-	FCNTL(F_OFD_SETLK, "an overlay is this machine's own"),
 
 	/* ---- files by name: kernel and initrd at a reset, overlays, /proc/self ---- */
 	CALL(openat, "a reset, overlays, descriptors opened again, status, pagemap"),
@@ -146,8 +132,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(readlink, "where a descriptor's file is"),
 	CALL(readlinkat, "where a descriptor's file is"),
 	CALL(linkat, "an overlay gets its name"),
-	CALL(rename, "an overlay takes the place of another"),
-	CALL(renameat, "an overlay takes the place of another"),
 	CALL(renameat2, "an overlay takes the place of another"),
 	CALL(unlink, "the control socket goes when vmm ends"),
 	CALL(unlinkat, "an overlay that was not needed"),
@@ -159,7 +143,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(munmap, "RAM that has been frozen, malloc"),
 	CALL(mremap, "malloc"),
 	CALL(madvise, "RAM, the balloon, stacks of threads that have ended"),
-	CALL(msync, "pmem that is flushed"),
 	CALL(brk, "malloc"),
 	CALL(memfd_create, "state and manifest on their way to the publisher"),
 
