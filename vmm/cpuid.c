@@ -127,6 +127,7 @@ static uint32_t wanted_components(const struct cpu_features *f)
  * Leaf 0xd agrees with the features: the components that are left, the size of
  * an area that holds them, and no word of the others. What the guest has
  * switched on at the moment (0xd.0 EBX, 0xd.1 EBX) KVM itself keeps up to date.
+ * (Where KVM is itself a guest of QEMU 7.2 it cannot: see tests/rig/run.sh.)
  */
 static void fit_xsave(struct kvm_cpuid2 *cpuid)
 {

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "ram_out.h"
 #include "virtio/blk.h"
 #include "virtio/pmem.h"
 

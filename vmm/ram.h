@@ -147,9 +147,3 @@ void ram_release(struct ram_mapping *old);
  * /proc/self/smaps, whose time grows with what is resident. 0 or a negative errno.
  */
 int ram_usage(const struct ram *ram, uint64_t *resident, uint64_t *own);
-
-/*
- * Writes RAM as it is now to the empty file fd, flat; pages of zeros become
- * holes. Quiet vCPUs and devices. 0 or a negative errno.
- */
-int ram_write_out(const struct ram *ram, int fd, struct err *e);

@@ -4,7 +4,6 @@
 
 #include <asm/termbits.h>
 #include <linux/fcntl.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
@@ -91,38 +90,28 @@ const struct sandbox_rule sandbox_rules[] = {
 	IOCTL(TUNSETOFFLOAD, "a network driver has negotiated its offloads"),
 	IOCTL(TUNSETVNETHDRSZ, "a network driver has negotiated its header"),
 	IOCTL(FICLONE, "a disk is kept with a snapshot by reflink"),
-	IOCTL(FICLONERANGE, "a disk is kept with a snapshot by reflink"),
-	IOCTL(FS_IOC_FIEMAP, "which blocks of a file hold data"),
-	IOCTL(BLKGETSIZE64, "the size of a disk that is a device"),
-	IOCTL(BLKDISCARD, "a guest discards blocks of such a disk"),
-	IOCTL(BLKZEROOUT, "a guest zeroes blocks of such a disk"),
-	IOCTL(FIONREAD, "how much a socket or pipe holds"),
-	IOCTL(FIONBIO, "a socket that is not waited for"),
 	IOCTL(TCGETS, "the terminal; is it one?"),
 	IOCTL(TCSETS, "the terminal is given back as it was"),
 	IOCTL(TCSETSW, "the terminal is given back as it was"),
 	IOCTL(TIOCGPGRP, "is the terminal this job's?"),
-	IOCTL(TIOCGWINSZ, "progress on a terminal"),
 
 	/* ---- reading and writing what is open ---- */
 	CALL(read, "events, the terminal, sockets, files"),
 	CALL(write, "events, the serial line, the log"),
 	CALL(readv, "a packet from a tap"),
 	CALL(writev, "a packet to a tap; glibc's last words"),
-	CALL(pread64, "disks, KVM's counters, RAM files"),
+	CALL(pread64, "disks, KVM's counters, which pages of RAM are its own"),
 	CALL(pwrite64, "disks, RAM files"),
 	CALL(preadv, "disks"),
 	CALL(pwritev, "disks"),
 	CALL(preadv2, "disks"),
 	CALL(pwritev2, "disks"),
-	CALL(lseek, "holes in files"),
+	CALL(lseek, "holes in files, in RAM files above all"),
 	CALL(close, "all"),
 	CALL(fsync, "a disk's flush"),
 	CALL(fdatasync, "a disk's flush"),
-	CALL(sync_file_range, "a file is written ahead of its sync"),
 	CALL(fallocate, "discards, overlays, the balloon"),
 	CALL(ftruncate, "RAM written out, overlays"),
-	CALL(fadvise64, "a file that is read ahead, or not again"),
 	CALL(copy_file_range, "a disk kept with a snapshot, where there is no reflink"),
 	CALL(flock, "an overlay is this machine's own"),
 	CALL(fstat, "sizes and kinds of files"),
@@ -132,12 +121,9 @@ const struct sandbox_rule sandbox_rules[] = {
 	FCNTL(F_GETFD, "descriptors that are passed on"),
 	FCNTL(F_SETFD, "descriptors that are passed on"),
 	FCNTL(F_DUPFD_CLOEXEC, "descriptors that are passed on"),
-	FCNTL(F_ADD_SEALS, "memory files that are passed on"),
-	FCNTL(F_GET_SEALS, "memory files that are passed on"),
-	FCNTL(F_OFD_SETLK, "an overlay is this machine's own"),
 
 	/* ---- files by name: kernel and initrd at a reset, overlays, /proc/self ---- */
-	CALL(openat, "a reset, overlays, descriptors opened again, status"),
+	CALL(openat, "a reset, overlays, descriptors opened again, status, pagemap"),
 	CALL(newfstatat, "sizes and kinds of files; glibc's fstat"),
 	CALL(statx, "sizes and kinds of files"),
 	CALL(access, "files that may not be there"),
@@ -146,8 +132,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(readlink, "where a descriptor's file is"),
 	CALL(readlinkat, "where a descriptor's file is"),
 	CALL(linkat, "an overlay gets its name"),
-	CALL(rename, "an overlay takes the place of another"),
-	CALL(renameat, "an overlay takes the place of another"),
 	CALL(renameat2, "an overlay takes the place of another"),
 	CALL(unlink, "the control socket goes when vmm ends"),
 	CALL(unlinkat, "an overlay that was not needed"),
@@ -159,8 +143,6 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(munmap, "RAM that has been frozen, malloc"),
 	CALL(mremap, "malloc"),
 	CALL(madvise, "RAM, the balloon, stacks of threads that have ended"),
-	CALL(msync, "pmem that is flushed"),
-	CALL(mincore, "which RAM is there"),
 	CALL(brk, "malloc"),
 	CALL(memfd_create, "state and manifest on their way to the publisher"),
 

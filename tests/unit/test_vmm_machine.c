@@ -7,6 +7,7 @@
 #include <linux/kvm.h>
 
 #include "vmm/monitor.h"
+#include "vmm/ram_out.h"
 
 /* ---- running ---- */
 

@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 
+#include "vmm/ram_out.h"
 #include "vmm/virtio/pmem.h"
 
 #define MIB  (1ULL << 20)

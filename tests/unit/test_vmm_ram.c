@@ -1,4 +1,4 @@
-/* Guest RAM: layout, the checked copies, freezing, writing out, pages that are not to be had. */
+/* Guest RAM: layout, the checked copies, freezing, pages that are not to be had. */
 #include "unit.h"
 
 #include <sys/mman.h>
@@ -468,55 +468,6 @@ static void map_at_read_only_is_not_written(void **state)
 	ram_unmap(&ram);
 }
 
-/* ---- writing out ---- */
-
-static void write_out_is_equal_sparse_and_of_full_size(void **state)
-{
-	static const uint64_t data_at[] = { 0, 255, 256, 257, 600 };
-	struct ram *ram = *state;
-	auto_fd int fd = memfd_create("out", MFD_CLOEXEC);
-	auto_free uint8_t *got = malloc(SIZE);
-	struct err e = { 0 };
-	struct stat st;
-
-	for (size_t i = 0; i < 5; i++)
-		assert_int_equal(ram_write(ram, data_at[i] * RAM_PAGE + 4095, "x", 1), 0);
-	assert_int_equal(ram_write(ram, 700 * RAM_PAGE, "\0\0\0", 3), 0); /* touched, and zero */
-	assert_int_equal(ram_write_out(ram, fd, &e), 0);
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, SIZE);
-	assert_int_equal(st.st_blocks * 512, 5 * RAM_PAGE);
-	assert_int_equal(io_pread_full(fd, got, SIZE, 0), 0);
-	assert_memory_equal(got, ram->base, SIZE);
-}
-
-static void write_out_of_ram_that_ends_with_data_is_equal(void **state)
-{
-	struct ram *ram = *state;
-	auto_fd int fd = memfd_create("out", MFD_CLOEXEC);
-	auto_free uint8_t *got = malloc(SIZE);
-	uint8_t page[RAM_PAGE];
-
-	fill_random(page, sizeof(page), 3);
-	for (uint64_t at = 0; at < SIZE; at += 3 * RAM_PAGE)
-		assert_int_equal(ram_write(ram, at, page, RAM_PAGE), 0);
-	assert_int_equal(ram_write(ram, SIZE - RAM_PAGE, page, RAM_PAGE), 0);
-	assert_int_equal(ram_write_out(ram, fd, NULL), 0);
-	assert_int_equal(io_pread_full(fd, got, SIZE, 0), 0);
-	assert_memory_equal(got, ram->base, SIZE);
-}
-
-static void write_out_to_a_read_only_file_says_so(void **state)
-{
-	struct ram *ram = *state;
-	auto_fd int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	struct err e = { 0 };
-
-	assert_int_equal(ram_write(ram, 0, "x", 1), 0);
-	assert_true(ram_write_out(ram, fd, &e) < 0);
-	assert_says(&e, "cannot write guest RAM out");
-}
-
 /*
  * ---- pages that cannot be had ----
  * Each of these tests installs the handler itself: cmocka puts one of its own in
@@ -555,18 +506,6 @@ static void write_that_faults_still_marks_its_pages(void **state)
 	assert_int_equal(ftruncate(s->file, 0), 0);
 	assert_int_equal(ram_write(&s->ram, 7 * RAM_PAGE, "x", 1), -EFAULT);
 	assert_true(is_marked(&s->ram, 7));
-}
-
-static void write_out_of_a_truncated_file_says_where(void **state)
-{
-	struct shared *s = *state;
-	auto_fd int fd = memfd_create("out", MFD_CLOEXEC);
-	struct err e = { 0 };
-
-	assert_int_equal(fault_install(), 0);
-	assert_int_equal(ftruncate(s->file, 2 << 20), 0);
-	assert_int_equal(ram_write_out(&s->ram, fd, &e), -EFAULT);
-	assert_says(&e, "page 512 cannot be read");
 }
 
 static void *fault_often(void *arg)
@@ -639,12 +578,8 @@ int main(void)
 		ON_MEMFD(discard_of_every_other_page_splits_no_mapping),
 		cmocka_unit_test(map_at_has_one_region_where_it_is_told),
 		ON_SHARED(map_at_read_only_is_not_written),
-		ON_MEMFD(write_out_is_equal_sparse_and_of_full_size),
-		ON_MEMFD(write_out_of_ram_that_ends_with_data_is_equal),
-		ON_MEMFD(write_out_to_a_read_only_file_says_so),
 		ON_SHARED(copies_of_a_truncated_file_are_efault_and_work_again),
 		ON_SHARED(write_that_faults_still_marks_its_pages),
-		ON_SHARED(write_out_of_a_truncated_file_says_where),
 		ON_SHARED(faults_in_several_threads_do_not_meet),
 		ON_SHARED(fault_copy_survives_on_either_side),
 	};
