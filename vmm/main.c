@@ -432,7 +432,6 @@ int main(int argc, char **argv)
 		.loop.fd = -1,
 		.signal_fd = -1,
 		.serial_fd = -1,
-		.control.fd = -1,
 	};
 	struct err e = { 0 };
 	int rc;
