@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -107,7 +105,7 @@ static void on_client(void *arg, uint32_t events)
 static void on_connect(void *arg, uint32_t events)
 {
 	struct control *c = arg;
-	int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC);
 
 	(void)events;
 	if (fd < 0)
@@ -128,59 +126,22 @@ static void on_connect(void *arg, uint32_t events)
 	close(fd);
 }
 
-/* True where a socket is at `path` whose server has gone. */
-static bool is_dead_socket(const struct sockaddr_un *address)
-{
-	/* A server that is there and stuck must not be waited for. */
-	auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (fd < 0 || lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
-		return false;
-	return connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-	       errno == ECONNREFUSED;
-}
-
-static int listen_at(int fd, const struct sockaddr_un *address)
-{
-	mode_t before = umask(0177);
-	int rc = bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 ? -errno : 0;
-
-	umask(before);
-	if (rc == 0 && listen(fd, 8) < 0)
-		rc = -errno;
-	return rc;
-}
-
 int control_open(struct control *c, const char *path, struct loop *loop, struct monitor *monitor,
 		 struct err *e)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	auto_fd int fd = -1;
 	int rc;
 
-	*c = (struct control){ .fd = -1, .loop = loop, .monitor = monitor };
+	*c = (struct control){ .loop = loop, .monitor = monitor };
 	for (int i = 0; i < CONTROL_CLIENTS; i++)
 		c->client[i].fd = -1;
-	if (!*path || strlen(path) >= sizeof(address.sun_path))
-		return err_usage(e, ENAMETOOLONG, "--control %s: the path must have 1 to %zu bytes",
-				 path, sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return err_sys(e, errno, "cannot make a socket");
-	rc = listen_at(fd, &address);
-	if (rc == -EADDRINUSE && is_dead_socket(&address) && unlink(path) == 0)
-		rc = listen_at(fd, &address);
-	if (rc == -EADDRINUSE)
-		return err_refuse(e, EADDRINUSE, "--control %s: it exists and is in use", path);
+	rc = unix_listen(&c->listener, "--control", path, e);
 	if (rc < 0)
+		return rc;
+	rc = loop_add(loop, c->listener.fd, EPOLLIN, on_connect, c);
+	if (rc < 0) {
+		unix_listener_close(&c->listener);
 		return err_sys(e, -rc, "--control %s", path);
-	strcpy(c->path, path);
-	rc = loop_add(loop, fd, EPOLLIN, on_connect, c);
-	if (rc < 0)
-		return err_sys(e, -rc, "--control %s", path);
-	c->fd = take_fd(&fd);
+	}
 	return 0;
 }
 
@@ -189,10 +150,6 @@ void control_close(struct control *c)
 	for (int i = 0; i < CONTROL_CLIENTS; i++)
 		if (c->client[i].fd >= 0)
 			client_close(&c->client[i]);
-	if (c->fd < 0)
-		return;
-	loop_remove(c->loop, c->fd);
-	close(c->fd);
-	unlink(c->path);
-	c->fd = -1;
+	loop_remove(c->loop, c->listener.fd);
+	unix_listener_close(&c->listener);
 }

@@ -7,6 +7,7 @@
 
 #include "loop.h"
 #include "monitor.h"
+#include "unix_socket.h"
 
 #define CONTROL_CLIENTS 16
 #define CONTROL_LINE	4096 /* bytes of a line, at most */
@@ -26,16 +27,12 @@ struct control_client {
 struct control {
 	struct loop *loop;
 	struct monitor *monitor;
-	int fd; /* listening, -1: none */
-	char path[108];
+	struct unix_listener listener;
 	struct control_client client[CONTROL_CLIENTS];
 };
 
-/*
- * Listens at `path`. A socket that nobody listens at any more is replaced;
- * anything else in the way is refused. 0 or a negative errno.
- */
+/* Listens at `path`, as unix_listen() has it. 0 or a negative errno with words. */
 int control_open(struct control *c, const char *path, struct loop *loop, struct monitor *monitor,
 		 struct err *e);
-/* Ends it and removes the socket. */
+/* Ends it and removes the socket, if it is still this one. */
 void control_close(struct control *c);

@@ -207,6 +207,18 @@ static const struct key *find_key(const struct device_option *option, const char
 	return NULL;
 }
 
+/* Of an option with a path the part may well be the rest of one. */
+static int refuse_part(const struct device_option *option, const char *part, struct err *e)
+{
+	bool has_path = false;
+
+	for (unsigned i = 0; i < KEYS_MAX && is_key(&option->key[i]); i++)
+		has_path |= option->key[i].type == KEY_FILE;
+	return err_usage(e, EINVAL, "--%s does not know '%s'; %s--help says what it takes",
+			 option->flag, part,
+			 has_path ? "a path with a comma cannot be given, and " : "");
+}
+
 /* One part of a value, between commas; it is cut up. `first`: it may be the value without a name.
  */
 static int parse_part(const struct device_option *option, Device *d, char *part, bool first,
@@ -227,8 +239,7 @@ static int parse_part(const struct device_option *option, Device *d, char *part,
 		*equals++ = '\0';
 	k = find_key(option, part);
 	if (!k)
-		return err_usage(e, EINVAL, "--%s does not know '%s'; --help says what it takes",
-				 option->flag, part);
+		return refuse_part(option, part, e);
 	if (k->type == KEY_RO && equals)
 		return err_usage(e, EINVAL, "--%s: %s takes no value", option->flag, part);
 	if (*given & 1U << (k - option->key))

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -376,6 +377,22 @@ static int open_standard(void)
 	return 0;
 }
 
+/*
+ * Connections by vsock and files of disks can be more than the 1024 descriptors
+ * of the usual soft limit, which is so low for the sake of select(2) alone: there
+ * is none here. The sandbox has no call that could raise it later. The publisher,
+ * which is there already, keeps what it was given.
+ */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int start(struct program *p, int argc, char **argv, struct err *e)
 {
 	int rc = open_standard();
@@ -399,6 +416,7 @@ static int start(struct program *p, int argc, char **argv, struct err *e)
 	timing_mark(&p->timing, "publisher");
 	if (rc < 0)
 		return rc;
+	raise_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	rc = fault_install();
 	if (rc < 0)
@@ -414,7 +432,6 @@ int main(int argc, char **argv)
 		.loop.fd = -1,
 		.signal_fd = -1,
 		.serial_fd = -1,
-		.control.fd = -1,
 	};
 	struct err e = { 0 };
 	int rc;

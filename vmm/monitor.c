@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "virtio/balloon.h"
 
 void monitor_init(struct monitor *mon, struct machine *m, struct publisher *p)
 {
@@ -72,6 +73,22 @@ static json_t *run_quit(struct monitor *mon)
 	return done();
 }
 
+static json_t *run_balloon(struct monitor *mon, const char *size)
+{
+	struct virtio *balloon = NULL;
+	struct err e = { 0 };
+	uint64_t bytes;
+
+	for (unsigned i = 0; i < mon->machine->nvirtio; i++)
+		if (mon->machine->virtio[i]->ops == &virtio_balloon_ops)
+			balloon = mon->machine->virtio[i];
+	if (!balloon)
+		return failed("this machine has no balloon: it is booted with --balloon");
+	if (text_parse_size(size, &bytes) < 0)
+		return failed("balloon takes a size such as 512M or 2G: balloon SIZE");
+	return virtio_balloon_set_target(balloon, bytes, &e) < 0 ? failed(e.text) : done();
+}
+
 static json_t *run_help(struct monitor *mon);
 
 static void on_saved(void *arg, int rc, const struct save_result *result, const struct err *e)
@@ -121,31 +138,41 @@ static void run_save(struct monitor *mon, const char *name, monitor_answer_fn an
 	mon->save_answer = answer;
 }
 
-/* All but save-snapshot, which answers later. */
+/* All but save-snapshot, which answers later. A command has one of the two calls. */
 static const struct {
 	const char *name;
 	json_t *(*run)(struct monitor *mon);
+	json_t *(*run_with)(struct monitor *mon, const char *argument); /* "": none is given */
+	const char *argument;
 	const char *help;
 } commands[] = {
-	{ "pause", run_pause, "stop the guest" },
-	{ "resume", run_resume, "let the guest go on" },
-	{ "shutdown", run_shutdown, "press the guest's power button" },
-	{ "status", monitor_status, "what the machine is doing" },
-	{ "quit", run_quit, "end the machine and vmm" },
-	{ "help", run_help, "this list" },
+	{ "pause", run_pause, NULL, NULL, "stop the guest" },
+	{ "resume", run_resume, NULL, NULL, "let the guest go on" },
+	{ "shutdown", run_shutdown, NULL, NULL, "press the guest's power button" },
+	{ "balloon", NULL, run_balloon, "SIZE",
+	  "how much memory the balloon is to take from the guest; 0 gives all back" },
+	{ "status", monitor_status, NULL, NULL, "what the machine is doing" },
+	{ "quit", run_quit, NULL, NULL, "end the machine and vmm" },
+	{ "help", run_help, NULL, NULL, "this list" },
 };
 
 static json_t *run_help(struct monitor *mon)
 {
 	json_t *j = done();
 	json_t *list = json_object();
+	char call[64];
 
 	(void)mon;
 	json_object_set_new(list, "save-snapshot NAME",
 			    json_string("save the machine under this name, or to a directory if "
 					"NAME has a '/'; also: snap NAME"));
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		json_object_set_new(list, commands[i].name, json_string(commands[i].help));
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		const char *argument = commands[i].argument;
+
+		snprintf(call, sizeof(call), "%s%s%s", commands[i].name, argument ? " " : "",
+			 argument ? argument : "");
+		json_object_set_new(list, call, json_string(commands[i].help));
+	}
 	json_object_set_new(j, "commands", list);
 	return j;
 }
@@ -179,7 +206,9 @@ bool monitor_run(struct monitor *mon, const char *line, monitor_answer_fn answer
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strlen(commands[i].name) != n || memcmp(text, commands[i].name, n) != 0)
 			continue;
-		if (*argument)
+		if (commands[i].run_with)
+			answer(client, commands[i].run_with(mon, argument));
+		else if (*argument)
 			answer(client, failed("this command takes no argument"));
 		else
 			answer(client, commands[i].run(mon));

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "virtio/virtio.h"
+#include "virtio/balloon.h"
 
 static const char *state_word(unsigned holds)
 {
@@ -60,12 +60,26 @@ static void add_virtio(json_t *j, const struct virtio *v)
 	add_count(j, "errors", &v->errors);
 }
 
+static void add_balloon(json_t *j, struct virtio *v)
+{
+	struct balloon_status s;
+
+	virtio_balloon_get_status(v, &s);
+	json_object_set_new(j, "target_bytes", json_integer((json_int_t)s.target));
+	json_object_set_new(j, "actual_bytes", json_integer((json_int_t)s.actual));
+	json_object_set_new(j, "discarded_bytes", json_integer((json_int_t)s.discarded));
+	json_object_set_new(j, "kept_bytes", json_integer((json_int_t)s.kept));
+	json_object_set_new(j, "ignored", json_integer((json_int_t)s.ignored));
+}
+
 static json_t *describe_device(struct vdev *d)
 {
 	json_t *j = json_pack("{s:s}", "kind", d->kind);
 
 	if (strncmp(d->kind, "virtio-", 7) == 0) {
 		add_virtio(j, virtio_of(d));
+		if (virtio_of(d)->ops == &virtio_balloon_ops)
+			add_balloon(j, virtio_of(d));
 	} else if (d->ops == &serial_ops) {
 		const struct serial *s = (const struct serial *)d;
 

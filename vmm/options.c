@@ -11,6 +11,7 @@
 #include "cpu_features.h"
 #include "proto/manifest.h"
 #include "ram.h"
+#include "unix_socket.h"
 
 #define AT(field) offsetof(struct options, field)
 
@@ -101,6 +102,14 @@ static int check_serial(const char *where, struct err *e)
 	return err_usage(e, EINVAL, "--serial takes stdio, file=PATH or none, not '%s'", where);
 }
 
+static int check_control(const char *path, struct err *e)
+{
+	if (!path || (*path && strlen(path) <= UNIX_PATH_MAX))
+		return 0;
+	return err_usage(e, EINVAL, "--control %s: the path must have 1 to %zu bytes", path,
+			 UNIX_PATH_MAX);
+}
+
 static int check_cpu(const struct options *o, struct err *e)
 {
 	char known[128] = "host";
@@ -120,6 +129,8 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 
 	if (rc == 0)
 		rc = check_serial(o->serial, e);
+	if (rc == 0)
+		rc = check_control(o->control, e);
 	if (rc == 0)
 		rc = exclude(o->restore, o->memory_backing_file,
 			     "--restore-snapshot and --memory-backing-file", e);

@@ -30,7 +30,7 @@ id=$(ctl a "save-snapshot base" | field id)
 [ "$(ctl a status | field parent)" = "$id" ] || fail "the parent: $(ctl a status)"
 
 ctl a help >"$WORK/out"
-for word in save-snapshot snap pause resume status quit help; do says "$word"; done
+for word in save-snapshot snap pause resume 'balloon SIZE' status quit help; do says "$word"; done
 refuses() {
 	expect 1 ctl a "$1"
 	says '"ok":false'
@@ -41,6 +41,7 @@ refuses "statusx" "unknown command"
 refuses "pause now" "no argument"
 refuses save-snapshot "takes a name"
 refuses "snap  " "takes a name"
+refuses "balloon 1M" "no balloon"
 [ "$(ctl a "  status  " | field state)" = running ] || fail "blanks around a command"
 
 quit_vmm a

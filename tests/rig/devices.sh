@@ -65,6 +65,8 @@ no_errors() { ! vm_say "$1" status | grep -o '"[a-z0-9]*": *{[^}]*"errors": *[1-
 # requests NAME DEVICE: how many vmm has carried out.
 requests() { vm_say "$1" status | sed -n "s/.*\"$2\": *{[^}]*\"requests\": *\([0-9]*\).*/\1/p"; }
 requested() { [ "$(requests "$1" "$2" | grep . || echo 0)" -gt 0 ]; }
+# took NAME BYTES: the balloon has taken just so much memory from the guest.
+took() { vm_say "$1" status | grep -q "\"balloon0\": *{[^}]*\"actual_bytes\": *$2[,}]"; }
 
 # show NAME: what became of it, when it did not do what it should.
 show() {
@@ -101,6 +103,9 @@ check "the guest has a driver for each" \
 check "and each works" all_well g0
 await 40 requested g0 balloon0
 check "the guest tells which memory it does not use" requested g0 balloon0
+check "the balloon is told how much to take" vm_say g0 balloon 32M
+await "$long" took g0 $((32 << 20))
+check "the guest gives it that" took g0 $((32 << 20))
 check "the host reaches the guest by a connection" echo-back ask "$dir/g0.vsock"
 check "vmm has met no errors of its devices" no_errors g0
 
@@ -155,6 +160,12 @@ goes_on twin "$twin_at"
 check "the other goes on beside it" all_well "$to"
 check "they were given other random numbers" \
 	same "$( (random twin && random g1) | sort | uniq -d)" ""
+
+check "the balloon has what the first guest gave it" took "$to" $((32 << 20))
+check "it is told to give all back" vm_say "$to" balloon 0
+await "$long" took "$to" 0
+check "and does" took "$to" 0
+check "with every device as it was" all_well "$to"
 
 for vm in "$to" twin; do
 	check "$vm quits when told" vm_quit "$vm"

@@ -8,6 +8,8 @@
 
 #include "proto/publish.h"
 #include "samples.h"
+#include "virtio_driver.h"
+#include "vmm/virtio/balloon.h"
 #include "vmm/monitor.h"
 
 struct rig {
@@ -153,13 +155,87 @@ static void run_status_of_a_fault_names_page_and_form(void **state)
 static void run_help_lists_every_command(void **state)
 {
 	static const char *const names[] = {
-		"save-snapshot NAME", "pause", "resume", "status", "quit", "help"
+		"save-snapshot NAME", "pause", "resume", "balloon SIZE", "status", "quit", "help"
 	};
 	struct rig *r = *state;
 	json_t *list = json_object_get(run(r, "help"), "commands");
 
-	for (size_t i = 0; i < 6; i++)
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		assert_true(json_is_string(json_object_get(list, names[i])));
+}
+
+/* ---- the balloon ---- */
+
+struct balloon {
+	struct driver d;
+	Device config;
+};
+
+/* The machine gets one, with a driver that is there. */
+static void add_balloon(struct rig *r, struct balloon *b)
+{
+	device__init(&b->config);
+	driver_open(&b->d, &virtio_balloon_ops, &b->config);
+	driver_start(&b->d, ALL_FEATURES);
+	r->machine.virtio[r->machine.nvirtio++] = b->d.v;
+}
+
+static json_int_t balloon_says(struct rig *r, const char *key)
+{
+	json_t *devices = json_object_get(run(r, "status"), "devices");
+	json_t *value = json_object_get(json_object_get(devices, "device0"), key);
+
+	assert_true(json_is_integer(value));
+	return json_integer_value(value);
+}
+
+static void run_balloon_asks_the_guest_for_so_much(void **state)
+{
+	const uint32_t given = 77;
+	struct rig *r = *state;
+	struct balloon b;
+	uint32_t pages;
+
+	add_balloon(r, &b);
+	assert_int_equal(balloon_says(r, "target_bytes"), 0);
+	driver_interrupts(&b.d);
+	assert_ok(run(r, "balloon 5M"));
+	assert_int_equal(driver_interrupts(&b.d), 1);
+	driver_get_config(&b.d, 0, &pages, sizeof(pages));
+	assert_int_equal(pages, (5 << 20) / RAM_PAGE);
+	assert_int_equal(balloon_says(r, "target_bytes"), 5 << 20);
+	assert_int_equal(balloon_says(r, "actual_bytes"), 0);
+	driver_set_config(&b.d, 4, &given, sizeof(given));
+	assert_int_equal(balloon_says(r, "actual_bytes"), 77 * RAM_PAGE);
+	assert_ok(run(r, "balloon 0"));
+	assert_int_equal(balloon_says(r, "target_bytes"), 0);
+	driver_close(&b.d);
+}
+
+static void run_balloon_of_no_size_changes_nothing(void **state)
+{
+	static const char *const lines[] = { "balloon",	     "balloon  ",
+					     "balloon much", "balloon -1",
+					     "balloon 1.5G", "balloon 1M 2M",
+					     "balloon +16K", "balloon 99999999999999G" };
+	struct rig *r = *state;
+	struct balloon b;
+
+	add_balloon(r, &b);
+	assert_ok(run(r, "balloon 16M")); /* all of the RAM, and no more */
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
+		assert_error(run(r, lines[i]), "a size such as 512M");
+	assert_error(run(r, "balloon 16777217"), "no larger than the guest's RAM of 16 MiB");
+	assert_error(run(r, "balloon 16777215T"), "no larger than the guest's RAM of 16 MiB");
+	assert_int_equal(balloon_says(r, "target_bytes"), 16 << 20);
+	driver_close(&b.d);
+}
+
+static void run_balloon_without_one_is_refused(void **state)
+{
+	struct rig *r = *state;
+
+	assert_error(run(r, "balloon 1M"), "has no balloon");
 }
 
 static void run_quit_ends(void **state)
@@ -323,6 +399,9 @@ int main(void)
 		WITH(run_pause_and_resume_change_the_state),
 		WITH(run_status_of_a_fault_names_page_and_form),
 		WITH(run_help_lists_every_command),
+		WITH(run_balloon_asks_the_guest_for_so_much),
+		WITH(run_balloon_of_no_size_changes_nothing),
+		WITH(run_balloon_without_one_is_refused),
 		WITH(run_quit_ends),
 		WITH(save_refused_by_the_publisher_is_answered_once),
 		WITH(save_while_one_is_under_way_is_refused),

@@ -71,6 +71,28 @@ static void parse_serial_that_is_no_place_is_refused(void **state)
 	}
 }
 
+/* Nor a path that no socket can have. */
+static void parse_control_path_that_no_socket_can_have_is_refused(void **state)
+{
+	char path[110] = "";
+	char *argv[] = { "vmm", "--demo-guest", "--control", path, NULL };
+	struct options o;
+	struct err e = { 0 };
+
+	(void)state;
+	memset(path, 'p', 107);
+	assert_int_equal(options_parse(&o, 4, argv, &e), 0);
+	assert_string_equal(o.control, path);
+	path[107] = 'p';
+	assert_int_equal(options_parse(&o, 4, argv, &e), -EINVAL);
+	assert_says(&e, "the path must have 1 to 107 bytes");
+	assert_int_equal(e.status, STATUS_USAGE);
+	e = (struct err){ 0 };
+	path[0] = '\0';
+	assert_int_equal(options_parse(&o, 4, argv, &e), -EINVAL);
+	assert_says(&e, "--control : the path must have");
+}
+
 static void parse_restore_needs_and_invents_no_memory(void **state)
 {
 	struct parsed p;
@@ -275,6 +297,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse_defaults_are_512_mib_and_stdio),
 		cmocka_unit_test(parse_serial_that_is_no_place_is_refused),
+		cmocka_unit_test(parse_control_path_that_no_socket_can_have_is_refused),
 		cmocka_unit_test(parse_restore_needs_and_invents_no_memory),
 		cmocka_unit_test(parse_cpu_and_clock),
 		cmocka_unit_test(parse_everything_for_a_boot_is_taken),
