@@ -76,13 +76,13 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
 		w->progress->fn(w->progress->arg, done, total);
 }
 
-int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress *progress,
-		     uint8_t digest[DIGEST_SIZE])
+int cat_lease_digest(struct lease *l, int fd, uint64_t size, int tree_fd,
+		     struct io_progress *progress, uint8_t digest[DIGEST_SIZE])
 {
 	struct watched w = { l, progress };
 	struct io_progress both = { on_progress, &w };
 
-	return merkle_digest_fd(fd, size, -1, &both, digest);
+	return merkle_digest_fd(fd, size, tree_fd, &both, digest);
 }
 
 static void on_part(void *arg, uint64_t done, uint64_t total)

@@ -309,7 +309,7 @@ int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t d
 	struct lease l = cat_lease_take(fd);
 	uint8_t seen[DIGEST_SIZE];
 	int64_t wait_ns;
-	int rc = cat_lease_digest(&l, fd, size, progress, seen);
+	int rc = cat_lease_digest(&l, fd, size, -1, progress, seen);
 
 	if (rc == -ENODATA)
 		rc = err_refuse(e, EBADMSG, "it is shorter than the manifest says");

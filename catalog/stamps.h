@@ -36,10 +36,11 @@ void cat_lease_drop(struct lease *l);
 
 /*
  * Computes the fs-verity digest of `size` bytes under the lease, which is
- * checked on the way. 0 or a negative errno.
+ * checked on the way, and writes the tree to tree_fd (-1: it does not). 0 or a
+ * negative errno.
  */
-int cat_lease_digest(struct lease *l, int fd, uint64_t size, struct io_progress *progress,
-		     uint8_t digest[DIGEST_SIZE]);
+int cat_lease_digest(struct lease *l, int fd, uint64_t size, int tree_fd,
+		     struct io_progress *progress, uint8_t digest[DIGEST_SIZE]);
 
 /* The progress of several files, one after the other, as that of one. */
 struct progress_sum {

@@ -98,13 +98,23 @@ static int devices_hold(const SnapshotManifest *m)
 	return 1;
 }
 
-/* A file in disks/: no path, no hidden name, nothing a shell or a table minds. */
-static int is_file_name(const char *name)
+static bool ends_with(const char *text, const char *end)
+{
+	const size_t n = strlen(text), m = strlen(end);
+
+	return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/*
+ * A file in disks/: no path, no hidden name, nothing a shell or a table minds; and
+ * no name of another one's tree.
+ */
+static bool is_file_name(const char *name)
 {
 	const size_t n = strlen(name);
 
-	return n > 0 && n <= MANIFEST_FILE_MAX && name[0] >= 'a' && name[0] <= 'z' &&
-	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.") == n;
+	return n > 0 && !ends_with(name, ".tree") && n <= MANIFEST_FILE_MAX && name[0] >= 'a' &&
+	       name[0] <= 'z' && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789.") == n;
 }
 
 bool proto_manifest_disks_hold(const SnapshotManifest *m)

@@ -113,8 +113,10 @@ void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file
 	const DiskFile *layer = NULL;
 
 	if (i == 0) {
-		*f = (struct snapdir_file){ SNAPDIR_MEMORY, m->memory_size_bytes,
-					    m->memory_digest.data };
+		*f = (struct snapdir_file){ .path = SNAPDIR_MEMORY,
+					    .tree = SNAPDIR_MEMORY_TREE,
+					    .size = m->memory_size_bytes,
+					    .digest = m->memory_digest.data };
 		return;
 	}
 	i--;
@@ -126,6 +128,7 @@ void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file
 	}
 	*f = (struct snapdir_file){ .size = layer->size, .digest = layer->digest.data };
 	snprintf(f->path, sizeof(f->path), SNAPDIR_DISKS "/%s", layer->file);
+	snprintf(f->tree, sizeof(f->tree), SNAPDIR_DISKS "/%s.tree", layer->file);
 }
 
 /* disks/ and what is in it, none of them through a link. */

@@ -21,10 +21,11 @@
 #include "proto/manifest.h"
 #include "proto/state.h"
 
-#define SNAPDIR_MANIFEST "manifest.bin"
-#define SNAPDIR_STATE	 "state.bin"
-#define SNAPDIR_MEMORY	 "memory.bin"
-#define SNAPDIR_DISKS	 "disks"
+#define SNAPDIR_MANIFEST    "manifest.bin"
+#define SNAPDIR_STATE	    "state.bin"
+#define SNAPDIR_MEMORY	    "memory.bin"
+#define SNAPDIR_MEMORY_TREE "memory.tree"
+#define SNAPDIR_DISKS	    "disks"
 
 struct snapdir {
 	int dirfd;			      /* owned, O_RDONLY | O_DIRECTORY */
@@ -61,6 +62,8 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 #define SNAPDIR_PATH_MAX 160
 struct snapdir_file {
 	char path[SNAPDIR_PATH_MAX]; /* in the snapshot's directory */
+	char tree[SNAPDIR_PATH_MAX]; /* there, too: its tree (base/merkle.h), which may be missing
+				      */
 	uint64_t size;		     /* bytes */
 	const uint8_t *digest;	     /* fs-verity digest, the manifest's */
 };

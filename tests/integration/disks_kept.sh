@@ -23,19 +23,24 @@ ctl a status >"$WORK/status"
 [ "$(field can_save <"$WORK/status")" = true ] || fail "$(cat "$WORK/status")"
 ctl a "snap one" >"$WORK/out"
 ticks_on a
-[ "$(ls "$snaps/one/disks")" = $'disk0.0\npmem0.0' ] || fail "disks/: $(ls -la "$snaps/one/disks")"
+[ "$(ls -I "*.tree" "$snaps/one/disks")" = $'disk0.0\npmem0.0' ] || fail "disks/: $(ls -la "$snaps/one/disks")"
 same() { [ "$(stat -c %i "$1")" = "$(stat -c %i "$2")" ] || fail "$1 is not $2"; }
 same "$snaps/one/disks/disk0.0" "$WORK/rw.img"
 same "$snaps/one/disks/pmem0.0" "$WORK/pmem.img"
 [ "$(stat -c %a "$WORK/rw.img")" = 400 ] || fail "the kept file can be written"
 [ -f "$WORK/rw.img.ov1" ] || fail "no overlay for what the guest writes from here on"
 grep -q "pmem0: its file is the snapshot's now" "$WORK/a.log" || fail "no word on pmem"
+[ -f "$snaps/one/memory.tree" ] && [ -f "$snaps/one/disks/disk0.0.tree" ] || fail "no trees: $(ls -R "$snaps/one")"
+# A file that is known to be good is not read again for the next save: its tree is linked.
+valid() { "$BIN/snapctl" show --json "$1" | json "d['status']" | grep -q '^valid$'; }
+until_true 20 valid one || fail "it is not stamped: $("$BIN/snapctl" show one)"
 # What the guest writes lands in the overlay alone; a second save keeps that, too.
 ctl a "snap two" >"$WORK/out"
 ticks_on a
-[ "$(ls "$snaps/two/disks")" = $'disk0.0\ndisk0.1\npmem0.0' ] || fail "disks/: $(ls "$snaps/two/disks")"
+[ "$(ls -I "*.tree" "$snaps/two/disks")" = $'disk0.0\ndisk0.1\npmem0.0' ] || fail "disks/: $(ls "$snaps/two/disks")"
 same "$snaps/two/disks/disk0.0" "$WORK/rw.img"
 same "$snaps/two/disks/disk0.1" "$WORK/rw.img.ov1"
+same "$snaps/two/disks/disk0.0.tree" "$snaps/one/disks/disk0.0.tree"
 [ "$(sha "$snaps/two/disks/pmem0.0")" = "$pmem" ] || fail "pmem differs"
 ! find "/proc/${vmm_pid[a]}/fd" -lname "$WORK/rw.img.ov1" -perm /200 | grep -q . || fail "it can still write what is kept"
 quit_vmm a
@@ -63,10 +68,10 @@ restored b "$snaps/two"
 restored c "$snaps/two"
 ctl b "snap three" >"$WORK/out"
 ticks_on b
-[ "$(ls "$snaps/three/disks")" = $'disk0.0\ndisk0.1\ndisk0.2\npmem0.0' ] || fail "disks/: $(ls "$snaps/three/disks")"
+[ "$(ls -I "*.tree" "$snaps/three/disks")" = $'disk0.0\ndisk0.1\ndisk0.2\npmem0.0' ] || fail "disks/: $(ls "$snaps/three/disks")"
 [ "$(sha "$snaps/three/disks/pmem0.0")" = "$pmem" ] || fail "pmem differs"
 ctl b "snap four" >"$WORK/out"
-[ "$(find "$snaps/four/disks" -name 'disk0.*' | wc -l)" -eq 4 ] || fail "disks/: $(ls "$snaps/four/disks")"
+[ "$(find "$snaps/four/disks" -name 'disk0.*' ! -name '*.tree' | wc -l)" -eq 4 ] || fail "disks/: $(ls "$snaps/four/disks")"
 quit_vmm b
 quit_vmm c
 nothing_left "$STORE"
@@ -81,7 +86,7 @@ fi
 restored e "$snaps/four" --disk-policy external
 ctl e "snap six" >"$WORK/out"
 quit_vmm e
-[ "$(find "$snaps/six/disks" -name 'disk0.*' | wc -l)" -eq 5 ] || fail "disks/: $(ls "$snaps/six/disks")"
+[ "$(find "$snaps/six/disks" -name 'disk0.*' ! -name '*.tree' | wc -l)" -eq 5 ] || fail "disks/: $(ls "$snaps/six/disks")"
 
 # What the guest writes can be given a place; an old overlay is not it.
 restored f "$snaps/two" --disk "overlay=$WORK/f.ov"
