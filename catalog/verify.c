@@ -16,6 +16,7 @@ static int verify_file(struct store *store, const struct snapdir *d, const struc
 		       const char *name, bool anew, struct io_progress *progress, struct err *e)
 {
 	auto_fd int fd = proto_snapdir_open_file(d, f, name, e);
+	char text[SNAPDIR_DAMAGE_MAX];
 	int rc;
 
 	if (fd < 0)
@@ -26,8 +27,10 @@ static int verify_file(struct store *store, const struct snapdir *d, const struc
 	if (anew)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 	rc = cat_stamp_verify(store, fd, f->size, f->digest, progress, e);
-	if (rc == -EBADMSG)
-		return err_prefix(e, rc, "snapshot %s is damaged: %s", name, f->path);
+	if (rc == -EBADMSG) {
+		proto_snapdir_tell_damage(d, f, fd, text);
+		return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s", name, text);
+	}
 	return rc < 0 ? err_prefix(e, rc, "%s of snapshot %s", f->path, name) : 0;
 }
 

@@ -164,10 +164,78 @@ int proto_snapdir_open_file(const struct snapdir *d, const struct snapdir_file *
 	return take_fd(&fd);
 }
 
-int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *label,
-			      struct io_progress *progress, struct err *e)
+struct merkle_reader *proto_snapdir_open_tree(const struct snapdir *d, const struct snapdir_file *f)
+{
+	struct merkle_reader *r = NULL;
+	struct merkle m;
+	int fd = -1;
+
+	merkle_layout(&m, f->size);
+	if (m.tree_size) {
+		fd = open_beneath(d->dirfd, f->tree, NULL, NULL);
+		if (fd < 0)
+			return NULL;
+	}
+	return merkle_open(&r, fd, f->size, f->digest) == 0 ? r : NULL;
+}
+
+/* How many blocks of the file are not what its tree says; *first: which one is. */
+static uint64_t count_wrong(struct merkle_reader *r, int fd, uint64_t size, uint64_t *first)
+{
+	const size_t chunk = 1U << 20;
+	auto_free uint8_t *buf = malloc(chunk);
+	uint64_t wrong = 0, at = 0;
+
+	while (buf && at < size) {
+		const size_t len = size - at < chunk ? (size_t)(size - at) : chunk;
+		uint64_t bad = 0;
+		int rc = io_pread_full(fd, buf, len, at);
+
+		/* Block by block behind one that is wrong. */
+		for (size_t from = 0; rc == 0 && from < len;) {
+			int found = merkle_check(r, at + from, buf + from, len - from, &bad);
+
+			if (found == 0)
+				break;
+			if (found != -EBADMSG)
+				return 0;
+			if (wrong++ == 0)
+				*first = bad;
+			from = (size_t)((bad + 1) * DIGEST_BLOCK - at);
+		}
+		if (rc < 0)
+			return 0;
+		at += len;
+	}
+	return wrong;
+}
+
+void proto_snapdir_tell_damage(const struct snapdir *d, const struct snapdir_file *f, int fd,
+			       char text[SNAPDIR_DAMAGE_MAX])
+{
+	struct merkle_reader *r = proto_snapdir_open_tree(d, f);
+	uint64_t first = 0, wrong = r ? count_wrong(r, fd, f->size, &first) : 0;
+	int n = snprintf(text, SNAPDIR_DAMAGE_MAX, "%s does not have the manifest's digest",
+			 f->path);
+
+	merkle_close(r);
+	if (wrong == 1)
+		snprintf(text + n, SNAPDIR_DAMAGE_MAX - (size_t)n,
+			 ": block %llu (byte %llu and on) is wrong", (unsigned long long)first,
+			 (unsigned long long)(first * DIGEST_BLOCK));
+	else if (wrong)
+		snprintf(text + n, SNAPDIR_DAMAGE_MAX - (size_t)n,
+			 ": %llu blocks are wrong, the first of them is block %llu (byte %llu and "
+			 "on)",
+			 (unsigned long long)wrong, (unsigned long long)first,
+			 (unsigned long long)(first * DIGEST_BLOCK));
+}
+
+int proto_snapdir_verify_file(const struct snapdir *d, const struct snapdir_file *f, int fd,
+			      const char *label, struct io_progress *progress, struct err *e)
 {
 	uint8_t digest[DIGEST_SIZE];
+	char text[SNAPDIR_DAMAGE_MAX];
 	int rc = merkle_digest_fd(fd, f->size, -1, progress, digest);
 
 	if (rc == -ENODATA)
@@ -175,11 +243,10 @@ int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *
 				  f->path);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot read %s of snapshot %s", f->path, label);
-	if (memcmp(digest, f->digest, DIGEST_SIZE) != 0)
-		return err_refuse(e, EBADMSG,
-				  "snapshot %s is damaged: %s does not have the manifest's digest",
-				  label, f->path);
-	return 0;
+	if (memcmp(digest, f->digest, DIGEST_SIZE) == 0)
+		return 0;
+	proto_snapdir_tell_damage(d, f, fd, text);
+	return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s", label, text);
 }
 
 int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e)
@@ -196,5 +263,5 @@ int proto_snapdir_verify_memory(const struct snapdir *d, int memory_fd, const ch
 	struct snapdir_file f;
 
 	proto_snapdir_file(d->manifest, 0, &f);
-	return proto_snapdir_verify_file(&f, memory_fd, label, progress, e);
+	return proto_snapdir_verify_file(d, &f, memory_fd, label, progress, e);
 }

@@ -18,6 +18,7 @@
 
 #include "base/digest.h"
 #include "base/io.h"
+#include "base/merkle.h"
 #include "proto/manifest.h"
 #include "proto/state.h"
 
@@ -83,8 +84,23 @@ int proto_snapdir_open_file(const struct snapdir *d, const struct snapdir_file *
  * Computes the digest of one of them and compares it with the manifest's.
  * 0, -EBADMSG (it differs), or another negative errno.
  */
-int proto_snapdir_verify_file(const struct snapdir_file *f, int fd, const char *label,
-			      struct io_progress *progress, struct err *e);
+int proto_snapdir_verify_file(const struct snapdir *d, const struct snapdir_file *f, int fd,
+			      const char *label, struct io_progress *progress, struct err *e);
+
+/*
+ * Opens the tree of one of them, for checking its blocks: the caller's, or NULL
+ * where there is none that fits.
+ */
+struct merkle_reader *proto_snapdir_open_tree(const struct snapdir *d,
+					      const struct snapdir_file *f);
+
+/*
+ * Words for a file (open as fd) that has not the manifest's digest: its path and,
+ * where its tree can tell, which block is wrong. Reads the file whole.
+ */
+#define SNAPDIR_DAMAGE_MAX 320
+void proto_snapdir_tell_damage(const struct snapdir *d, const struct snapdir_file *f, int fd,
+			       char text[SNAPDIR_DAMAGE_MAX]);
 
 /* The two of them for memory.bin. */
 int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct err *e);

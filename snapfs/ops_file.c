@@ -297,8 +297,10 @@ static void serve_by_rung(struct large_open *o)
 		wait_for_verification(o);
 		return;
 	case RUNG_DAMAGED:
-		snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
-			 o->what.path);
+		/* A seal that measures another digest has not been seen before. */
+		if (!sfs_snap_is_bad(s, o->node->key.file, &o->file->id, problem))
+			snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
+				 o->what.path);
 		sfs_snap_report(s, o->view, o->fs->store, CAT_DAMAGED, problem);
 		finish(o, -EIO);
 		return;

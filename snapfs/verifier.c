@@ -61,7 +61,7 @@ static void free_job(struct verify_job *job)
 
 static int hash(struct verifier *v, const struct verify_job *job)
 {
-	char name[CAT_NAME_MAX + 1], problem[SNAP_PROBLEM_MAX];
+	char name[CAT_NAME_MAX + 1], problem[SNAPDIR_DAMAGE_MAX];
 	struct snapdir_file f;
 	struct err e = { 0 };
 	int rc;
@@ -73,8 +73,7 @@ static int hash(struct verifier *v, const struct verify_job *job)
 	if (rc == 0) {
 		sfs_snap_settle(job->snap, job->view, v->store);
 	} else if (rc == -EBADMSG) {
-		snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
-			 f.path);
+		proto_snapdir_tell_damage(&job->view->dir, &f, job->fd, problem);
 		sfs_snap_set_bad(job->snap, job->file, &job->id, problem);
 		sfs_snap_report(job->snap, job->view, v->store, CAT_DAMAGED, problem);
 	} else {

@@ -260,7 +260,7 @@ static int verify_file(struct restore *r, const struct snapdir_file *f, int fd, 
 	snprintf(what, sizeof(what), "verifying %s", f->path);
 	progress_start(&progress, what, false);
 	io = progress_io(&progress);
-	rc = proto_snapdir_verify_file(f, fd, r->label, &io, e);
+	rc = proto_snapdir_verify_file(&r->dir, f, fd, r->label, &io, e);
 	progress_end(&progress);
 	return rc;
 }

@@ -105,7 +105,8 @@ copy() {
 }
 copy flipped
 flip "$WORK/flipped/disks/disk0.0" 70000
-refused 1 "disk0.0" "$BIN/vmm" --restore-snapshot "$WORK/flipped" --serial none
+refused 1 "disk0.0 does not have the manifest's digest: block 17 (byte 69632 and on) is wrong" \
+	"$BIN/vmm" --restore-snapshot "$WORK/flipped" --serial none
 copy short
 truncate -s 4096 "$WORK/short/disks/disk0.1"
 refused 1 "disk0.1" "$BIN/vmm" --restore-snapshot "$WORK/short" --serial none

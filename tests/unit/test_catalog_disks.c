@@ -47,7 +47,7 @@ static void disks_are_linked_with_size_and_digest(void **state)
 		proto_snapdir_file(d.manifest, i, &f);
 		fd = proto_snapdir_open_file(&d, &f, "a", NULL);
 		assert_true(fd >= 0);
-		assert_int_equal(proto_snapdir_verify_file(&f, fd, "a", NULL, NULL), 0);
+		assert_int_equal(proto_snapdir_verify_file(&d, &f, fd, "a", NULL, NULL), 0);
 		assert_int_equal(fstat(fd, &st), 0);
 		assert_int_equal(st.st_mode & 07777, 0400);
 		assert_int_equal(st.st_nlink, 1);
