@@ -297,10 +297,37 @@ static void look_away(struct look *l)
 	free(l);
 }
 
+/* Once disks are frozen it is too late: each failure would leave them with one more file. */
+static int check_files(const struct keep *k, struct err *e)
+{
+	size_t files = 0;
+
+	for (unsigned i = 1; i < k->n; i++) {
+		const struct kept *it = &k->item[i];
+
+		files += it->disk ? disk_layers(it->disk) : 1;
+		if (it->disk && disk_layers(it->disk) == DISK_LAYERS_MAX)
+			return err_refuse(e, EMLINK,
+					  "%s has %d files, which is the most: copy it to a new "
+					  "file",
+					  it->name, DISK_LAYERS_MAX);
+	}
+	if (files <= MANIFEST_DISK_FILES_MAX)
+		return 0;
+	return err_refuse(
+		e, E2BIG,
+		"the machine's disks are of %zu files, of which a snapshot has at most %d: "
+		"copy one to a new file",
+		files, MANIFEST_DISK_FILES_MAX);
+}
+
 static struct look *look(const struct keep *k, struct err *e)
 {
-	struct look *l = calloc(1, sizeof(*l));
+	struct look *l;
 
+	if (check_files(k, e) < 0)
+		return NULL;
+	l = calloc(1, sizeof(*l));
 	if (!l) {
 		err_sys(e, ENOMEM, "cannot look at the disks");
 		return NULL;
@@ -313,13 +340,7 @@ static struct look *look(const struct keep *k, struct err *e)
 				      (unsigned)(MANIFEST_DISK_FILES_MAX - from));
 
 		if (n < 0) {
-			if (n == -E2BIG)
-				err_refuse(e, E2BIG,
-					   "the machine's disks are of more than %d files: copy "
-					   "one to a new file",
-					   MANIFEST_DISK_FILES_MAX);
-			else
-				err_sys(e, -n, "cannot look at %s", it->name);
+			err_sys(e, -n, "cannot look at %s", it->name);
 			look_away(l);
 			return NULL;
 		}

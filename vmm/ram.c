@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -253,6 +254,9 @@ int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)
 
 void ram_freeze_commit(struct ram *ram, struct ram *frozen, struct ram_mapping *old)
 {
+	/* Nobody shall write what is read from now on: our own lock, if any, is shared. */
+	flock(ram->fd, LOCK_SH | LOCK_NB);
+	flock(frozen->fd, LOCK_SH | LOCK_NB);
 	*old = (struct ram_mapping){ ram->base, ram->size, ram->fd };
 	free(ram->written);
 	*ram = *frozen;

@@ -135,7 +135,8 @@ int ram_discard(struct ram *ram, uint64_t address, uint64_t len);
  * Freezing RAM_SHARED memory, in two steps. Prepare, while the guest runs: map
  * the same file privately (0 or a negative errno). Commit, with every vCPU and
  * device quiet: RAM is the private mapping from now on, and *old is what it
- * was, to be given to ram_release() at leisure. The file keeps what was in it.
+ * was, to be given to ram_release() at leisure. The file keeps what was in it, and
+ * is locked shared: RAM is read from it on.
  */
 int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e);
 void ram_freeze_commit(struct ram *ram, struct ram *frozen, struct ram_mapping *old);

@@ -14,6 +14,7 @@ save_with_kill() {
 	wait_line a '^tick 1 '
 	local publisher
 	publisher=$(publisher_of a)
+	rm -f "$WORK/verdict" # the last one's is not to be taken for this one's
 	"$TOOLS/kill_at" "$publisher" "$1" >"$WORK/verdict" 2>"$WORK/ptrace" &
 	killer=$!
 	test_pids+=("$killer")

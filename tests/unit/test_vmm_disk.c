@@ -709,6 +709,32 @@ static void freeze_whose_name_is_taken_is_refused(void **state)
 	disk_close(d);
 }
 
+/* The overlay would be of a disk that is not there, or lie over a strange one at the next start. */
+static void freeze_beside_a_name_that_is_not_its_own_is_refused(void **state)
+{
+	struct rig *r = *state;
+	const int folder = folder_of(r)->fd;
+	struct disk *d = must_open(r, NULL, false);
+	struct err e = { 0 };
+
+	assert_int_equal(renameat(folder, "disk.img", folder, "moved.img"), 0);
+	assert_int_equal(disk_freeze_prepare(d, -1, &e), -ESTALE);
+	assert_says(&e, "disk.img was removed, renamed or replaced");
+	folder_put(r->folder, "disk.img", r->model, SIZE);
+	assert_int_equal(disk_freeze_prepare(d, -1, &e), -ESTALE);
+	assert_false(exists(r, "disk.img.ov1"));
+	/* It is mended by what was asked for. */
+	assert_int_equal(renameat(folder, "moved.img", folder, "disk.img"), 0);
+	assert_int_equal(disk_freeze_prepare(d, -1, &e), 0);
+	assert_int_equal(disk_freeze(d, &e), 0);
+	/* The same of an overlay that is the top. */
+	assert_int_equal(unlinkat(folder, "disk.img.ov1", 0), 0);
+	assert_int_equal(disk_freeze_prepare(d, -1, &e), -ESTALE);
+	assert_says(&e, "disk.img.ov1 was removed");
+	assert_is_model(d, r->model);
+	disk_close(d);
+}
+
 /* ---- from descriptors ---- */
 
 static int nameless(const struct rig *r)
@@ -897,6 +923,7 @@ int main(void)
 		ON_DISK(frozen_file_has_no_writer_left),
 		ON_DISK(freeze_aborted_leaves_nothing),
 		ON_DISK(freeze_whose_name_is_taken_is_refused),
+		ON_DISK(freeze_beside_a_name_that_is_not_its_own_is_refused),
 		ON_DISK(anonymous_chain_goes_on_and_is_frozen),
 		ON_DISK(snapshot_with_a_named_overlay_needs_a_new_one),
 		ON_DISK(hostile_chain_of_descriptors_is_refused),

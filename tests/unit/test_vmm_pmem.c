@@ -379,8 +379,9 @@ static void frozen_pmem_leaves_its_file_and_flushes_nothing(void **state)
 	assert_int_equal(ram_write_out(memory(r), out, NULL), 0);
 	assert_int_equal(pread(out, got, 7, 0), 7);
 	assert_memory_equal(got, "goes on", 7);
-	/* The file is not this machine's any more: nothing holds its lock. */
-	assert_int_equal(flock(r->file, LOCK_EX | LOCK_NB), 0);
+	/* Its pages are read still: others may do so, too, and nobody may write it. */
+	assert_int_equal(flock(r->file, LOCK_EX | LOCK_NB), -1);
+	assert_int_equal(flock(r->file, LOCK_SH | LOCK_NB), 0);
 }
 
 static void restored_pmem_is_private_and_where_it_was(void **state)

@@ -99,7 +99,8 @@ int disk_try_reflink(struct disk *d, int fd);
  * Or the files are frozen, in two steps. prepare, while the guest runs: makes
  * the overlay that will be written: beside the top file, with the next name; or,
  * where the chain has no names (disk_open_fds with top_fd), of top_fd, an empty
- * file that it takes over in any case (-1 otherwise). disk_freeze, with the iothread held and
+ * file that it takes over in any case (-1 otherwise); -ESTALE: the top file's name is not its own
+ * any more. disk_freeze, with the iothread held and
  * the disk flushed in quiesce: every file there is only read from now on, and no
  * descriptor of this process can write it; the new overlay is the top. On failure nothing has
  * changed. abort undoes prepare. A read-only disk needs none of this: all return 0.

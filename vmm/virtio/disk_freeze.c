@@ -29,11 +29,32 @@ bool disk_is_anonymous(const struct disk *d)
 	return !d->read_only && !d->stem;
 }
 
+/*
+ * The new overlay is found by the name of the top. Where that is another file's by
+ * now, or nobody's, what the guest writes would be lost, or lie over a strange file.
+ */
+static int check_name(struct disk *d, struct err *e)
+{
+	char leaf[NAME_MAX + 1];
+	struct stat at, top;
+
+	disk_leaf_name(d->stem, d->next - 1, leaf);
+	if (fstat(disk_layer_fd(disk_top(d)), &top) < 0)
+		return err_sys(e, errno, "cannot stat disk %s", d->what);
+	if (fstatat(d->dir, leaf, &at, AT_SYMLINK_NOFOLLOW) == 0 && at.st_dev == top.st_dev &&
+	    at.st_ino == top.st_ino)
+		return 0;
+	return err_refuse(e, ESTALE,
+			  "disk %s cannot be kept: its file %s was removed, renamed or replaced "
+			  "while the machine runs; put it back",
+			  d->what, leaf);
+}
+
 int disk_freeze_prepare(struct disk *d, int top_fd, struct err *e)
 {
 	auto_fd int own = top_fd;
 	auto_fd int frozen = -1;
-	int rc;
+	int rc = 0;
 
 	if (d->read_only)
 		return 0;
@@ -43,6 +64,10 @@ int disk_freeze_prepare(struct disk *d, int top_fd, struct err *e)
 		return err_refuse(e, EMLINK,
 				  "disk %s has %d layers, which is the most: copy it to a new file",
 				  d->what, DISK_LAYERS_MAX);
+	if (d->stem)
+		rc = check_name(d, e);
+	if (rc < 0)
+		return rc;
 	/* A description of its own: the writable one is closed when it is frozen. */
 	frozen = open(io_fd_path(disk_layer_fd(disk_top(d))).text, O_RDONLY | O_CLOEXEC);
 	if (frozen < 0)
