@@ -5,8 +5,9 @@
  *	echo listen PATH	on a Unix socket, to any number of clients
  *	echo connect PATH	on a Unix socket that it connects to, until that ends
  *	echo inet PORT		by UDP and TCP, on every address
- *	echo ask PATH		the other side: asks port 1234 of the guest whose vsock
- *				device is at PATH, ends with 0 if that gives it back
+ *	echo ask PATH [WORD]	the other side: says WORD in a line to port 1234 of the
+ *				guest whose vsock device is at PATH, ends with 0 if
+ *				that gives it back
  *
  * It serves until it is killed, or what it connected to has ended (0); 1 if it
  * could not begin, 2 on bad usage.
@@ -151,11 +152,13 @@ static bool is_connected(int fd)
 	return strncmp(line, "OK ", 3) == 0;
 }
 
-static int ask(const char *path)
+static int ask(const char *path, const char *word)
 {
-	static const char order[] = "CONNECT 1234\n", words[] = "is it you?\n";
+	static const char order[] = "CONNECT 1234\n";
+	char words[32];
 	int fd = unix_socket(path, false);
 
+	snprintf(words, sizeof(words), "%s\n", word);
 	if (fd < 0 || !write_all(fd, order, strlen(order)) || !is_connected(fd))
 		return fail("no connection");
 	return write_all(fd, words, strlen(words)) && hears(fd, words) ? 0 : fail("no answer");
@@ -163,11 +166,11 @@ static int ask(const char *path)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3)
+	if (argc != 3 && (argc != 4 || strcmp(argv[1], "ask") != 0))
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
 	if (strcmp(argv[1], "ask") == 0)
-		return ask(argv[2]);
+		return ask(argv[2], argc == 4 ? argv[3] : "is it you?");
 	if (strcmp(argv[1], "inet") == 0) {
 		unsigned port = (unsigned)atoi(argv[2]);
 

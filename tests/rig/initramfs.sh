@@ -98,6 +98,7 @@ build_l1() {
 	install -D -m 644 "$rig_dir/lib.sh" "$root/rig/lib.sh"
 	install -m 755 "$(guest_program ctl "$bin/../guest")" "$root/usr/bin/ctl"
 	install -m 755 "$(guest_program echo "$bin/../guest")" "$root/usr/bin/echo-back"
+	install -m 755 "$(guest_program devtest "$bin/../guest")" "$root/usr/bin/devtest"
 	for file in vmm snapfs snapctl; do
 		# A script may be about the rig alone: what is missing is for it to miss.
 		[ ! -e "$bin/$file" ] || add_program "$root" "$bin/$file" "usr/bin/$file"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Proves the rig itself, without the project's programs: both kernels come up
-# with what tests need, statuses come through, time limits hold, lost boots are
-# tried again, nothing is left running; and the guest's initramfs works, booted
-# directly, without nesting.
+# with what tests need, statuses come through, time limits hold, lost boots and
+# machines are tried again, nothing is left running; and the guest's initramfs
+# works, booted directly, without nesting.
 set -euo pipefail
 # shellcheck source=common.sh source-path=SCRIPTDIR
 . "$(dirname "$0")/common.sh"
@@ -58,7 +58,7 @@ none_left() {
 stands_still() {
 	local SNAPFS_RIG_STILL=8
 	export SNAPFS_RIG_STILL
-	rig "$ST_STILL" 'once more, on a fresh machine' --kernel 6.1 -- 'kill -STOP -1; sleep 1000'
+	rig "$ST_STILL" 'LOST: run 3 of at most 3' --kernel 6.1 -- 'kill -STOP -1; sleep 1000'
 }
 
 # stopped_by_a_signal: run.sh ends its machine when it is told to end.
@@ -106,11 +106,14 @@ check "6.1 comes up with KVM, FUSE, disk and guest; the status is the script's" 
 check "6.12 does, too" rig 42 '^6\.12\..* has all$' --kernel 6.12 --l2-kernel 6.12 -- "$inside"
 check "a script that takes too long is stopped" \
 	rig "$ST_TIMEOUT" 'stopped after 3 s' --kernel 6.1 --timeout 3 -- 'sleep 1000'
-check "a machine that dies under the script is a failure, not tried again" \
-	rig "$ST_LOST" 'boot 1 of at most 3' --kernel 6.1 -- 'echo c >/proc/sysrq-trigger'
+check "a machine that dies under the script is tried again, three times" \
+	rig "$ST_LOST" 'LOST: run 3 of at most 3' --kernel 6.1 -- 'echo c >/proc/sysrq-trigger'
+# stty waits until the line has been sent.
+check "but not once a check has failed" rig "$ST_LOST" 'not tried again' --kernel 6.1 -- \
+	'echo not ok - this; stty -F /dev/ttyS1 raw; echo c >/proc/sysrq-trigger'
 check "a lost boot is tried again, three times" \
 	rig "$ST_ENV" 'boot 3 of at most 3 was lost' --kernel 6.1 --memory 48 -- true
-check "a machine that stands still is tried once more" stands_still
+check "so is a machine that stands still" stands_still
 check "a signal ends the machine" stopped_by_a_signal
 check "nothing is left running" none_left
 check "the 6.1 guest ticks and powers off" direct 6.1 snapfs.poweroff=3
