@@ -27,6 +27,8 @@ static int look(const Device *d, struct disk_identity *id, struct err *e)
 {
 	struct stat st;
 
+	if (!*d->path)
+		return err_refuse(e, EINVAL, "the snapshot has neither its files nor a path");
 	if (strcmp(d->kind, virtio_blk_ops.kind) == 0)
 		return disk_probe(d->path, d->overlay, d->read_only, id, e);
 	if (stat(d->path, &st) < 0)

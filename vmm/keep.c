@@ -118,9 +118,12 @@ static int swap_mapping(struct kept *it, struct machine *m, struct err *e)
 
 static int freeze_memory(struct kept *it, struct machine *m, struct err *e)
 {
-	if (it->copy_fd >= 0)
-		return ram_write_out(it->memory, it->copy_fd, e);
-	return swap_mapping(it, m, e);
+	int rc;
+
+	if (it->copy_fd < 0)
+		return swap_mapping(it, m, e);
+	rc = ram_write_out(it->memory, it->copy_fd, e);
+	return rc < 0 && it->slot != 0 ? err_prefix(e, rc, "%s", it->name) : rc;
 }
 
 static int settle_memory(struct kept *it, struct err *e)
@@ -414,14 +417,26 @@ static int freeze_one(struct kept *it, struct machine *m, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "cannot clone the file of %s", it->name) : 0;
 }
 
-/* RAM last: a disk that fails costs the guest an overlay, but no page. */
-int keep_freeze(struct keep *k, struct err *e)
+/* Those that are copied, or those that are switched over; RAM last. */
+static int freeze_some(struct keep *k, bool copied, struct err *e)
 {
 	int rc = 0;
 
 	for (unsigned i = k->n; rc == 0 && i-- > 0;)
-		rc = freeze_one(&k->item[i], k->machine, e);
+		if ((k->item[i].copy_fd >= 0) == copied)
+			rc = freeze_one(&k->item[i], k->machine, e);
 	return rc;
+}
+
+/*
+ * First what may fail for want of space, and then has changed nothing. A switch stays:
+ * a disk has one more file from then on, pmem and RAM a private mapping.
+ */
+int keep_freeze(struct keep *k, struct err *e)
+{
+	int rc = freeze_some(k, true, e);
+
+	return rc < 0 ? rc : freeze_some(k, false, e);
 }
 
 int keep_settle(struct keep *k, struct err *e)

@@ -8,7 +8,9 @@
  * bit: cpuid=7.0.ebx.16); state_version, state_kvm_version, state_vcpu_version,
  * state_device_version (of the last one), state_device_name, state_device_more
  * (one of this name), state_msr=INDEX:VALUE (of the last vCPU); of the device
- * NAME: device=NAME.FIELD=VALUE with kind, name, address, interrupt, path, tap;
+ * NAME: device=NAME.FIELD=VALUE with kind, name, address, interrupt, path, tap, ro;
+ * of the disk that is NAME's: disk=NAME.FIELD=VALUE with device, size, and move
+ * (takes the last file from the disk of device VALUE);
  * state_virtio=NAME.FIELD=VALUE with status, id, and of its first queue size,
  * ready, desc, next_avail.
  */
@@ -91,6 +93,42 @@ static bool cut(char *value, char **field, char **to)
 	return true;
 }
 
+static Disk *find_disk(const SnapshotManifest *m, const char *device)
+{
+	for (size_t i = 0; i < m->n_disk; i++)
+		if (strcmp(m->disk[i]->device, device) == 0)
+			return m->disk[i];
+	return NULL;
+}
+
+static bool move_file(Disk *from, Disk *to)
+{
+	if (!from || from->n_layer == 0)
+		return false;
+	to->layer = realloc(to->layer, (to->n_layer + 1) * sizeof(*to->layer));
+	if (!to->layer)
+		return false;
+	to->layer[to->n_layer++] = from->layer[--from->n_layer];
+	return true;
+}
+
+static bool set_disk(SnapshotManifest *m, char *value)
+{
+	char *field, *to;
+	Disk *d;
+
+	if (!cut(value, &field, &to))
+		return false;
+	d = find_disk(m, value);
+	if (d && strcmp(field, "device") == 0)
+		d->device = to;
+	else if (d && strcmp(field, "size") == 0)
+		d->size = strtoull(to, NULL, 0);
+	else
+		return d && strcmp(field, "move") == 0 && move_file(find_disk(m, to), d);
+	return true;
+}
+
 static bool set_device(SnapshotManifest *m, char *value)
 {
 	char *field, *to;
@@ -108,6 +146,8 @@ static bool set_device(SnapshotManifest *m, char *value)
 			d->name = to;
 		else if (strcmp(field, "path") == 0)
 			d->path = to;
+		else if (strcmp(field, "ro") == 0)
+			d->read_only = atoi(to);
 		else if (strcmp(field, "tap") == 0)
 			d->tap = to;
 		else if (strcmp(field, "address") == 0)
@@ -209,6 +249,8 @@ static bool set(SnapshotManifest *m, const char *field, char *value)
 		m->clock->seconds = strtoll(value, NULL, 0);
 	else if (strcmp(field, "vendor") == 0)
 		m->cpu->vendor = value;
+	else if (strcmp(field, "disk") == 0)
+		return set_disk(m, value);
 	else if (strcmp(field, "device") == 0)
 		return set_device(m, value);
 	else if (strcmp(field, "cpuid") == 0)

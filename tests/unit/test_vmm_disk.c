@@ -588,6 +588,27 @@ static void lock_follows_a_freeze(void **state)
 	disk_close(d);
 }
 
+static void disk_in_a_snapshot_is_only_read(void **state)
+{
+	struct rig *r = *state;
+	const struct folder *f = folder_of(r);
+	struct disk_identity id;
+	struct err e = { 0 };
+
+	assert_int_equal(mkdirat(f->fd, "snapshot", 0700), 0);
+	assert_int_equal(mkdirat(f->fd, "snapshot/disks", 0700), 0);
+	folder_put(f, "snapshot/manifest.bin", "", 0);
+	assert_int_equal(renameat(f->fd, "disk.img", f->fd, "snapshot/disks/disk0.0"), 0);
+	snprintf(r->path, sizeof(r->path), "%s/snapshot/disks/disk0.0", f->path);
+	refuse_open(r, NULL, false, "lies in a folder with a manifest.bin");
+	assert_true(disk_probe(r->path, NULL, false, &id, &e) < 0);
+	assert_false(exists(r, "snapshot/disks/disk0.0.ov1"));
+	disk_close(must_open(r, NULL, true));
+	disk_close(must_open(r, r->overlay, false)); /* over it, in a folder of its own */
+	snprintf(r->overlay, sizeof(r->overlay), "%s/snapshot/clone", f->path);
+	refuse_open(r, r->overlay, false, "lies in a folder with a manifest.bin");
+}
+
 static void probe_looks_and_touches_nothing(void **state)
 {
 	struct rig *r = *state;
@@ -917,6 +938,7 @@ int main(void)
 		ON_DISK(linked_file_is_never_written),
 		ON_DISK(read_only_file_is_never_written),
 		ON_DISK(second_writer_and_reader_are_refused),
+		ON_DISK(disk_in_a_snapshot_is_only_read),
 		ON_DISK(lock_follows_a_freeze),
 		ON_DISK(probe_looks_and_touches_nothing),
 		ON_DISK(freeze_keeps_the_files_while_the_disk_goes_on),

@@ -412,6 +412,32 @@ static void saves_that_fail_lose_nothing(void **state)
 	assert_path_has_all(s);
 }
 
+/* A full disk, say: saves that are tried again and again do not make the disk longer. */
+static void memory_that_cannot_be_written_out_leaves_the_disk_as_it_is(void **state)
+{
+	struct saving *s = *state;
+	struct machine *m = &s->r->m;
+	struct keep k;
+	struct err e = { 0 };
+
+	wait_for_writes(s, 300);
+	keep_list(&k, m);
+	if (keep_prepare(&k, &s->publisher, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_true(k.item[0].copy_fd >= 0);
+	assert_int_equal(close(k.item[0].copy_fd), 0);
+	k.item[0].copy_fd = open("/dev/full", O_RDWR | O_CLOEXEC);
+	machine_hold(m, HOLD_SAVE);
+	assert_true(keep_freeze(&k, &e) < 0);
+	machine_release(m, HOLD_SAVE);
+	keep_drop(&k);
+	assert_int_equal(disk_layers(s->work.disk), 1);
+	assert_int_equal(s->work.pmem->backing, RAM_SHARED);
+	wait_for_writes(s, 300);
+	assert_path_has_all(s);
+	assert_int_equal(faccessat(((struct folder *)s->folder)->fd, "disk.img.ov1", F_OK, 0), -1);
+}
+
 /* Said before a save has made one more, also of a machine whose files are mostly a snapshot's. */
 static void too_many_files_are_refused_beforehand(void **state)
 {
@@ -447,6 +473,7 @@ static void too_many_files_are_refused_beforehand(void **state)
 
 WRAP(saves_have_disk_pmem_and_ram_of_one_moment)
 WRAP(saves_that_fail_lose_nothing)
+WRAP(memory_that_cannot_be_written_out_leaves_the_disk_as_it_is)
 WRAP(too_many_files_are_refused_beforehand)
 
 int main(void)
@@ -454,6 +481,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		ON_SAVING(saves_have_disk_pmem_and_ram_of_one_moment),
 		ON_SAVING(saves_that_fail_lose_nothing),
+		ON_SAVING(memory_that_cannot_be_written_out_leaves_the_disk_as_it_is),
 		ON_SAVING(too_many_files_are_refused_beforehand),
 	};
 	int rc = need_kvm();

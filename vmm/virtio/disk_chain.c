@@ -23,6 +23,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "disk_impl.h"
+#include "proto/snapdir.h"
 
 #define NEW_MODE 0600
 
@@ -428,6 +429,22 @@ static void free_disk(struct disk *d)
 	free(d);
 }
 
+/*
+ * A snapshot's file, of which the name says nothing of the others of its disk; an
+ * overlay beside it would be a stranger in the snapshot.
+ */
+static int check_folder(const struct disk *d, struct err *e)
+{
+	/* beside the file, or one above, as a snapshot's folder of disks has it */
+	if (faccessat(d->dir, SNAPDIR_MANIFEST, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	    faccessat(d->dir, "../" SNAPDIR_MANIFEST, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return err_refuse(e, EEXIST,
+			  "%s lies in a folder with a %s, so it is a snapshot's, where nothing is "
+			  "written: restore that snapshot, or give the file with ,ro",
+			  d->stem, SNAPDIR_MANIFEST);
+}
+
 /* `live`: to be used, not only looked at. */
 static int open_named(struct disk *d, const char *path, const char *overlay, bool live,
 		      struct err *e)
@@ -438,6 +455,8 @@ static int open_named(struct disk *d, const char *path, const char *overlay, boo
 		rc = add_named_overlay(d, overlay, live, e);
 	if (rc == 1 && d->read_only)
 		return err_refuse(e, ENOENT, "the overlay %s is missing", overlay);
+	if (rc >= 0 && !d->read_only && check_folder(d, e) < 0)
+		return -EEXIST;
 	if (rc < 0 || d->read_only || !live)
 		return rc < 0 ? rc : 0;
 	return rc == 1 ? put_overlay(d, NULL, e) : open_top(d, e);
@@ -512,6 +531,8 @@ static int add_given_top(struct disk *d, int top_fd, const char *overlay, struct
 		return rc < 0 ? rc : push_overlay(d, &o, d->what, e);
 	}
 	rc = take_name(d, overlay, e);
+	if (rc == 0)
+		rc = check_folder(d, e);
 	if (rc < 0)
 		return rc;
 	/* An older one would change the disk under a guest that remembers it as it was. */
