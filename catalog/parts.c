@@ -433,10 +433,19 @@ int cat_parts_digest(struct parts *w, struct err *e)
 	return rc;
 }
 
+/* Its own name and the one in the place: more, and it is another snapshot's as well. */
+static bool is_only_here(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_nlink <= 2;
+}
+
 void cat_parts_restore_modes(const struct parts *w)
 {
 	for (size_t i = 0; i < w->n; i++)
-		if (w->part[i].linked && w->part[i].was_mode != STORE_FILE_MODE)
+		if (w->part[i].linked && w->part[i].was_mode != STORE_FILE_MODE &&
+		    is_only_here(w->part[i].from))
 			fchmod(w->part[i].from, w->part[i].was_mode);
 }
 

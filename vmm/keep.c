@@ -110,8 +110,8 @@ static int swap_mapping(struct kept *it, struct machine *m, struct err *e)
 	}
 	ram_freeze_commit(it->memory, &it->frozen, &it->old);
 	if (it->slot != 0)
-		log_warn("%s: its file is the snapshot's now; what the guest writes from here on "
-			 "lasts only by further saves",
+		log_warn("%s: its file is frozen for the snapshot; what the guest writes from here "
+			 "on lasts only by saves",
 			 it->name);
 	return 0;
 }

@@ -29,7 +29,7 @@ same "$snaps/one/disks/disk0.0" "$WORK/rw.img"
 same "$snaps/one/disks/pmem0.0" "$WORK/pmem.img"
 [ "$(stat -c %a "$WORK/rw.img")" = 400 ] || fail "the kept file can be written"
 [ -f "$WORK/rw.img.ov1" ] || fail "no overlay for what the guest writes from here on"
-grep -q "pmem0: its file is the snapshot's now" "$WORK/a.log" || fail "no word on pmem"
+grep -q "pmem0: its file is frozen for the snapshot" "$WORK/a.log" || fail "no word on pmem"
 [ -f "$snaps/one/memory.tree" ] && [ -f "$snaps/one/disks/disk0.0.tree" ] || fail "no trees: $(ls -R "$snaps/one")"
 # A file that is known to be good is not read again for the next save: its tree is linked.
 valid() { "$BIN/snapctl" show --json "$1" | json "d['status']" | grep -q '^valid$'; }
