@@ -152,9 +152,14 @@ static void console_raw(void)
 	}
 }
 
-/* Ends the guest once `tick` is the one it was told to end after. */
+/*
+ * Ends the guest once `tick` is the one it was told to end after, unless its power
+ * button was pressed: what is done on that may take longer than until then.
+ */
 static void orders_follow(const struct orders *o, uint64_t tick)
 {
+	if (access("/run/button", F_OK) == 0)
+		return;
 	if (tick == o->reboot_at || tick == o->poweroff_at) {
 		tcdrain(STDOUT_FILENO);
 		reboot(tick == o->reboot_at ? RB_AUTOBOOT : RB_POWER_OFF);
