@@ -67,6 +67,24 @@ void sfs_snap_condition(struct snap *s, const struct view *v, struct store *stor
 	}
 }
 
+/* -EBADMSG, with the words of when it was seen, or, of a seal, general ones. */
+static int tell_bad(struct snap *s, size_t i, int fd, const char *name,
+		    const struct snapdir_file *f, struct err *e)
+{
+	char problem[SNAP_PROBLEM_MAX];
+	struct identity id;
+	struct stat st;
+
+	if (fstat(fd, &st) == 0) {
+		id = sfs_identity_of(&st);
+		if (sfs_snap_is_bad(s, i, &id, problem))
+			return err_refuse(e, EBADMSG, "%s", problem);
+	}
+	return err_refuse(e, EBADMSG,
+			  "snapshot %s is damaged: %s does not have the manifest's digest", name,
+			  f->path);
+}
+
 /* What is wrong with the looks of a large file. *known: it is sealed or stamped. */
 static int look_at_file(struct snap *s, const struct view *v, size_t i, struct store *store,
 			const char *name, bool *known, struct err *e)
@@ -89,9 +107,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, struct s
 	case RUNG_DAMAGED:
 		break;
 	}
-	return err_refuse(e, EBADMSG,
-			  "snapshot %s is damaged: %s does not have the manifest's digest", name,
-			  f.path);
+	return tell_bad(s, i, fd, name, &f, e);
 }
 
 /*

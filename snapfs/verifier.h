@@ -42,6 +42,9 @@ int sfs_verifier_start(struct verifier **v, struct store *store);
 int sfs_verifier_wait(struct verifier *v, struct snap *s, struct view *view, size_t file, int fd,
 		      struct verify_waiter *w);
 
+/* As sfs_verifier_wait(), but nobody waits for the outcome. */
+int sfs_verifier_begin(struct verifier *v, struct snap *s, struct view *view, size_t file, int fd);
+
 /*
  * Stops waiting. True: done() will not be called, the waiter is the caller's.
  * False: done() is called, or sfs_verifier_wait() will return -EINTR. The
