@@ -1,17 +1,13 @@
-/* snapctl list, show, status: what is there. */
+/* snapctl list, show: what is there. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 
 #include "base/cleanup.h"
 #include "base/text.h"
-#include "catalog/check.h"
 #include "catalog/cli.h"
 #include "proto/snapdir.h"
 
@@ -209,94 +205,5 @@ int cli_show(struct cli *cli, struct err *e)
 		return cli_print_json(object, e);
 	json_object_foreach(object, key, value) print_member(key, value);
 	json_decref(object);
-	return 0;
-}
-
-/* --- status --- */
-
-#define STATUSES (CAT_REPLACED + 1)
-
-struct totals {
-	uint64_t of[STATUSES], n, unique, stored;
-};
-
-static int add_up(void *arg, const struct cat_row *row)
-{
-	struct totals *t = arg;
-
-	t->n++;
-	if ((unsigned)row->status < STATUSES)
-		t->of[row->status]++;
-	if (row->status != CAT_MISSING) {
-		t->unique += row->unique_bytes;
-		t->stored += row->stored_bytes;
-	}
-	return 0;
-}
-
-static const char *fs_name(int fd)
-{
-	static const struct {
-		unsigned long magic;
-		const char *name;
-	} known[] = {
-		{ EXT4_SUPER_MAGIC, "ext4" },
-		{ XFS_SUPER_MAGIC, "xfs" },
-		{ BTRFS_SUPER_MAGIC, "btrfs" },
-		{ TMPFS_MAGIC, "tmpfs" },
-		{ F2FS_SUPER_MAGIC, "f2fs" },
-		{ NFS_SUPER_MAGIC, "nfs" },
-		{ OVERLAYFS_SUPER_MAGIC, "overlayfs" },
-		{ 0x2fc12fc1, "zfs" },
-		{ 0x65735546, "fuse" },
-	};
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return "unknown";
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if ((unsigned long)fs.f_type == known[i].magic)
-			return known[i].name;
-	return "unknown";
-}
-
-int cli_status(struct cli *cli, struct err *e)
-{
-	const char *health = cat_index_health(cli->store);
-	int root = cat_store_root_fd(cli->store);
-	char used[TEXT_SIZE_MAX], left[TEXT_SIZE_MAX];
-	struct statvfs fs = { 0 };
-	struct totals t = { 0 };
-	json_t *counts = json_object();
-	auto_free char *path = text_clean(cat_store_path(cli->store));
-	uint64_t free_bytes;
-	int rc = cat_index_list(cli->store, add_up, &t, e);
-
-	if (rc < 0) {
-		json_decref(counts);
-		return rc;
-	}
-	fstatvfs(root, &fs);
-	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-	for (unsigned i = 0; i < STATUSES; i++)
-		json_object_set_new(counts, cat_status_word((enum cat_status)i),
-				    json_integer((json_int_t)t.of[i]));
-	if (cli->args.json)
-		return cli_print_json(json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:I, s:s}", "store",
-						path, "file_system", fs_name(root), "snapshots",
-						(json_int_t)t.n, "by_status", counts,
-						"stored_bytes", (json_int_t)t.stored,
-						"unique_bytes", (json_int_t)t.unique, "free_bytes",
-						(json_int_t)free_bytes, "index", health),
-				      e);
-	json_decref(counts);
-	printf("store        %s\nfile system  %s\nsnapshots    %" PRIu64 "\n", path ? path : "",
-	       fs_name(root), t.n);
-	for (unsigned i = 0; i < STATUSES; i++)
-		if (t.of[i])
-			printf("  %-11s%" PRIu64 "\n", cat_status_word((enum cat_status)i),
-			       t.of[i]);
-	printf("used         %s\nfree         %s\nindex        %s\n",
-	       text_format_size(t.stored, used), text_format_size(free_bytes, left), health);
 	return 0;
 }

@@ -43,7 +43,7 @@ static struct node *add_node(struct fs *fs, const struct node_key *key, struct s
 	return sfs_nodes_add(&fs->nodes, n);
 }
 
-int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode)
+int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode, bool passthrough)
 {
 	const struct node_key root = { .kind = NODE_ROOT };
 	struct stat st;
@@ -67,6 +67,10 @@ int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode)
 		return rc;
 	}
 	sfs_handles_init(&fs->handles);
+	sfs_passthrough_init(
+		&fs->passthrough,
+		openat(cat_store_root_fd(store), "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC),
+		passthrough);
 	if (!add_node(fs, &root, NULL, -1)) {
 		sfs_fs_destroy(fs);
 		return -ENOMEM;
@@ -87,6 +91,7 @@ bool sfs_fs_destroy(struct fs *fs)
 	if (!sfs_fs_quiesce(fs))
 		return false;
 	sfs_handles_destroy(&fs->handles);
+	sfs_passthrough_destroy(&fs->passthrough);
 	sfs_nodes_destroy(&fs->nodes);
 	return true;
 }

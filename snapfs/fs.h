@@ -19,6 +19,7 @@
 #include "catalog/store.h"
 #include "handle.h"
 #include "node.h"
+#include "passthrough.h"
 #include "snap.h"
 #include "verifier.h"
 
@@ -31,6 +32,7 @@ struct fs {
 	struct verifier *verifier; /* NULL: stopped */
 	struct node_table nodes;
 	struct handle_list handles;
+	struct passthrough passthrough;
 	uid_t uid; /* the store's owner: of everything here */
 	gid_t gid;
 	mode_t file_mode, dir_mode;
@@ -39,7 +41,7 @@ struct fs {
 };
 
 /* Over an open store, which it does not own. 0 or a negative errno. */
-int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode);
+int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode, bool passthrough);
 
 /*
  * Ends the verifications, for when requests come no more. False: a file is

@@ -190,7 +190,7 @@ static int run(const struct plan *p, struct daemon *d, struct err *e)
 	rc = cat_store_open(&store, p->store, CAT_OPEN_EXISTING, e);
 	if (rc < 0)
 		return rc;
-	rc = sfs_fs_init(&fs, store, p->mode);
+	rc = sfs_fs_init(&fs, store, p->mode, !p->mount.nopassthrough);
 	if (rc < 0) {
 		cat_store_close(store);
 		return err_sys(e, -rc, "cannot serve the store %s", p->store);

@@ -10,6 +10,7 @@
 
 enum fate {
 	PASS,	/* libfuse knows it */
+	OURS,	/* of this mount alone */
 	DROP,	/* for mount(8) or systemd, or true of this mount anyway */
 	REFUSE, /* `why` says why */
 };
@@ -24,6 +25,7 @@ static const struct {
 	{ "allow_root", PASS, NULL },
 	{ "noexec", PASS, NULL },
 	{ "noatime", PASS, NULL },
+	{ "nopassthrough", OURS, NULL },
 	{ "debug", PASS, NULL },
 	{ "context=", PASS, NULL },
 	{ "fscontext=", PASS, NULL },
@@ -114,7 +116,9 @@ static int take(struct mount_options *o, const char *word, size_t len, struct er
 	if (words[i].fate == REFUSE)
 		return err_usage(e, EINVAL, "mount option '%s' is not offered: %s", words[i].word,
 				 words[i].why);
-	if (words[i].fate == DROP)
+	if (words[i].fate == OURS)
+		o->nopassthrough = true;
+	if (words[i].fate != PASS)
 		return 0;
 	if (strncmp(word, "allow_", 6) == 0)
 		o->allow_other = true;

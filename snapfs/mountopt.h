@@ -11,9 +11,10 @@
 #include "base/err.h"
 
 struct mount_options {
-	char *fuse;	  /* what libfuse is given, comma separated; owned, may be NULL */
-	char *mode;	  /* of mode=OCTAL, owned, may be NULL */
-	bool allow_other; /* others than the mounting user may look in */
+	char *fuse;	    /* what libfuse is given, comma separated; owned, may be NULL */
+	char *mode;	    /* of mode=OCTAL, owned, may be NULL */
+	bool allow_other;   /* others than the mounting user may look in */
+	bool nopassthrough; /* this process serves all reads */
 };
 
 /*

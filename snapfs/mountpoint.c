@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <mntent.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,49 +95,20 @@ static int clear_dead(const char *given, struct stat *st, struct err *e)
 	return err_sys(e, errno, "cannot look at mount point %s", given);
 }
 
-/* Undoes the \ooo of mountinfo(5), in place. */
-static void unescape(char *s)
-{
-	char *out = s;
-
-	while (*s) {
-		unsigned c;
-
-		if (*s == '\\' && sscanf(s + 1, "%3o", &c) == 1) {
-			*out++ = (char)c;
-			s += 4;
-		} else {
-			*out++ = *s++;
-		}
-	}
-	*out = '\0';
-}
-
 /* True where the topmost mount at `path` is one of snapfs. */
 static bool is_snapfs(const char *path)
 {
-	auto_file FILE *f = fopen("/proc/self/mountinfo", "re");
-	auto_free char *line = NULL;
+	FILE *f = setmntent("/proc/self/mounts", "re");
+	char line[4 * PATH_MAX];
+	struct mntent entry;
 	bool found = false;
-	size_t room = 0;
 
-	while (f && getline(&line, &room, f) > 0) {
-		const char *type = strstr(line, " - ");
-		char *at = line;
-
-		/* ID, parent, device, root, and then where it is. */
-		for (int i = 0; i < 4 && at; i++)
-			at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL;
-		if (!type || !at || at > type)
-			continue;
-		found = found && strcmp(at, path) != 0;
-		type += 3;
-		line[type - line - 3] = '\0';
-		at[strcspn(at, " ")] = '\0';
-		unescape(at);
-		if (strcmp(at, path) == 0)
-			found = strncmp(type, "fuse.snapfs ", 12) == 0;
-	}
+	/* The last one there is the topmost. */
+	while (f && getmntent_r(f, &entry, line, sizeof(line)))
+		if (strcmp(entry.mnt_dir, path) == 0)
+			found = strcmp(entry.mnt_type, "fuse.snapfs") == 0;
+	if (f)
+		endmntent(f);
 	return found;
 }
 

@@ -5,7 +5,6 @@
 #include "node.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,8 +38,19 @@ static void chain(struct node_table *t, struct node *n)
 
 	n->next_by_id = *id;
 	*id = n;
+	if (n->retired)
+		return;
 	n->next_by_key = *key;
 	*key = n;
+}
+
+static void unchain_key(struct node_table *t, struct node *n)
+{
+	struct node **p;
+
+	for (p = chain_of_key(t, &n->key); *p != n; p = &(*p)->next_by_key)
+		;
+	*p = n->next_by_key;
 }
 
 static void unchain(struct node_table *t, struct node *n)
@@ -50,9 +60,8 @@ static void unchain(struct node_table *t, struct node *n)
 	for (p = chain_of_id(t, n->id); *p != n; p = &(*p)->next_by_id)
 		;
 	*p = n->next_by_id;
-	for (p = chain_of_key(t, &n->key); *p != n; p = &(*p)->next_by_key)
-		;
-	*p = n->next_by_key;
+	if (!n->retired)
+		unchain_key(t, n);
 	t->count--;
 }
 
@@ -188,6 +197,15 @@ void sfs_nodes_put(struct node_table *t, struct node *n)
 	pthread_mutex_lock(&t->lock);
 	n->uses--;
 	settle(t, n);
+}
+
+void sfs_nodes_retire(struct node_table *t, struct node *n)
+{
+	pthread_mutex_lock(&t->lock);
+	if (!n->retired)
+		unchain_key(t, n);
+	n->retired = true;
+	pthread_mutex_unlock(&t->lock);
 }
 
 void sfs_nodes_forget(struct node_table *t, uint64_t id, uint64_t count)

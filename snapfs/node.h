@@ -9,6 +9,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -54,7 +55,13 @@ struct node {
 	/* Guarded by the table's lock. */
 	uint64_t lookups; /* that the kernel holds */
 	uint64_t uses;	  /* that requests hold */
+	bool retired;	  /* found by its number only */
 	struct node *next_by_id, *next_by_key;
+	/* Of its file; guarded by the lock of passthrough.h. */
+	struct {
+		unsigned count; /* opens that the kernel has */
+		int backing;	/* the id by which the kernel reads it; 0: this process serves */
+	} opened;
 };
 
 /* Gives back what the node owns, and the node. Called without the table's lock. */
@@ -90,6 +97,9 @@ struct node *sfs_nodes_add(struct node_table *t, struct node *fresh);
 /* The node of this number, held until sfs_nodes_put(); or NULL. */
 struct node *sfs_nodes_get(struct node_table *t, uint64_t id);
 void sfs_nodes_put(struct node_table *t, struct node *n);
+
+/* From now on a lookup of its key makes another node. Those who have it keep it. */
+void sfs_nodes_retire(struct node_table *t, struct node *n);
 
 /* The kernel gives back `n` lookups. */
 void sfs_nodes_forget(struct node_table *t, uint64_t id, uint64_t n);

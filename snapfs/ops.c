@@ -3,8 +3,11 @@
 #include "ops.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
+
+#include "catalog/mount.h"
 
 #define XATTR_PROBLEM "user.snapfs.problem"
 
@@ -24,6 +27,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 * changed since does not keep it.
 	 */
 	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	sfs_passthrough_ask(&fs->passthrough, conn);
 	if (fs->ready)
 		fs->ready(fs->ready_arg);
 }
@@ -122,6 +126,23 @@ static size_t problem_of(struct fs *fs, fuse_ino_t ino, char problem[SNAP_PROBLE
 	return strlen(problem);
 }
 
+/* What the root says of the mount. Its length, 0: it has no such attribute. */
+static size_t mount_attribute(struct fs *fs, const char *name, char value[MOUNT_XATTR_MAX])
+{
+	char why[PASSTHROUGH_WHY_MAX];
+
+	*value = '\0';
+	if (strcmp(name, MOUNT_XATTR_STORE) == 0)
+		snprintf(value, MOUNT_XATTR_MAX, "%s", cat_store_path(fs->store));
+	else if (strcmp(name, MOUNT_XATTR_READS) != 0)
+		return 0;
+	else if (sfs_passthrough_works(&fs->passthrough, why))
+		snprintf(value, MOUNT_XATTR_MAX, "passthrough");
+	else
+		snprintf(value, MOUNT_XATTR_MAX, "daemon: %s", why);
+	return strlen(value);
+}
+
 /* Answers with a value of len bytes as getxattr(2) and listxattr(2) want it. */
 static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t size)
 {
@@ -135,12 +156,15 @@ static void reply_xattr(fuse_req_t req, const char *value, size_t len, size_t si
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	char problem[SNAP_PROBLEM_MAX];
-	size_t len;
+	char value[MOUNT_XATTR_MAX];
+	size_t len = 0;
 
-	len = strcmp(name, XATTR_PROBLEM) == 0 ? problem_of(sfs_req_fs(req), ino, problem) : 0;
+	if (strcmp(name, XATTR_PROBLEM) == 0)
+		len = problem_of(sfs_req_fs(req), ino, value);
+	else if (ino == NODE_ROOT_ID)
+		len = mount_attribute(sfs_req_fs(req), name, value);
 	if (len)
-		reply_xattr(req, problem, len, size);
+		reply_xattr(req, value, len, size);
 	else
 		fuse_reply_err(req, ENODATA);
 }
@@ -148,9 +172,13 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	char problem[SNAP_PROBLEM_MAX];
+	static const char of_mount[] = MOUNT_XATTR_STORE "\0" MOUNT_XATTR_READS;
 	size_t len = problem_of(sfs_req_fs(req), ino, problem);
 
-	reply_xattr(req, XATTR_PROBLEM, len ? sizeof(XATTR_PROBLEM) : 0, size);
+	if (ino == NODE_ROOT_ID)
+		reply_xattr(req, of_mount, sizeof(of_mount), size);
+	else
+		reply_xattr(req, XATTR_PROBLEM, len ? sizeof(XATTR_PROBLEM) : 0, size);
 }
 
 /*

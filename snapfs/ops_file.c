@@ -31,14 +31,15 @@ struct open_file {
 	int fd;			 /* owned; -1: none */
 	uint8_t *bytes;		 /* owned; NULL: none */
 	size_t len;		 /* of bytes */
+	struct fs *fs;		 /* fd's */
+	struct node *node;	 /* held, fd's */
+	bool counted;		 /* as an open of the node: sfs_passthrough_end() */
 	struct identity id;	 /* of fd's, as it was when it was found good */
 	struct checked *checked; /* owned; NULL: fd's file is known to be good */
 };
 
 /* What a file that is not known to be good is checked by. */
 struct checked {
-	struct fs *fs;
-	struct node *node;	    /* held */
 	struct view *view;	    /* held */
 	struct snapdir_file what;   /* as the view has it */
 	struct merkle_reader *tree; /* owned */
@@ -46,14 +47,13 @@ struct checked {
 	atomic_bool bad;	    /* damage was told of already */
 };
 
-static void put_checked(struct checked *c)
+static void put_checked(struct open_file *f)
 {
-	if (!c)
+	if (!f->checked)
 		return;
-	merkle_close(c->tree);
-	sfs_view_put(c->node->snap, c->view);
-	sfs_nodes_put(&c->fs->nodes, c->node);
-	free(c);
+	merkle_close(f->checked->tree);
+	sfs_view_put(f->node->snap, f->checked->view);
+	free(f->checked);
 }
 
 static void put_file(struct open_file *f)
@@ -62,14 +62,21 @@ static void put_file(struct open_file *f)
 		return;
 	if (f->fd >= 0)
 		close(f->fd);
-	put_checked(f->checked);
+	put_checked(f);
+	if (f->node)
+		sfs_nodes_put(&f->fs->nodes, f->node);
 	free(f->bytes);
 	free(f);
 }
 
+/* The kernel has it open no more. */
 static void drop_file(struct handle *h)
 {
-	put_file((struct open_file *)h);
+	struct open_file *f = (struct open_file *)h;
+
+	if (f->counted)
+		sfs_passthrough_end(&f->fs->passthrough, f->node);
+	put_file(f);
 }
 
 static struct open_file *new_file(void)
@@ -84,16 +91,18 @@ static struct open_file *new_file(void)
 	return f;
 }
 
-/* Answers an open with `f`, which the kernel's release puts. */
-static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_file *f)
+/* Answers an open with `f`, which the kernel's release puts. backing 0: reads come here. */
+static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_file *f, int backing)
 {
 	struct handle_list *handles = &sfs_req_fs(req)->handles;
+	int rc;
 
 	fi->fh = (uintptr_t)f;
 	fi->noflush = 1;
 	sfs_handles_add(handles, &f->handle);
+	rc = backing ? sfs_passthrough_reply(req, fi, backing) : fuse_reply_open(req, fi);
 	/* The one who opened it may have gone: then no release comes. */
-	if (fuse_reply_open(req, fi) < 0)
+	if (rc < 0)
 		sfs_handles_drop(handles, &f->handle);
 }
 
@@ -221,14 +230,31 @@ struct large_open {
 	struct open_file *file;	  /* owned, may be NULL */
 };
 
+/* Has the kernel read it by itself, if it may and can. 0 or -ESTALE. */
+static int choose_opening(struct large_open *o, int *backing)
+{
+	struct fs *fs = o->fs;
+	bool retire;
+	enum opening how = sfs_passthrough_begin(&fs->passthrough, o->node, o->file->fd,
+						 !o->file->checked, &retire, backing);
+
+	if (retire)
+		sfs_nodes_retire(&fs->nodes, o->node);
+	o->file->counted = how != OPEN_STALE;
+	return how == OPEN_STALE ? -ESTALE : 0;
+}
+
 /* Answers it with rc and frees it. */
 static void finish(struct large_open *o, int rc)
 {
-	if (rc == 0) {
-		reply_open(o->req, &o->fi, take_ptr(&o->file));
-	} else {
+	int backing = 0;
+
+	if (rc == 0)
+		rc = choose_opening(o, &backing);
+	if (rc == 0)
+		reply_open(o->req, &o->fi, take_ptr(&o->file), backing);
+	else
 		fuse_reply_err(o->req, -rc);
-	}
 	put_file(o->file);
 	if (o->view)
 		sfs_view_put(o->node->snap, o->view);
@@ -317,9 +343,7 @@ static bool serve_checked(struct large_open *o)
 		merkle_close(tree);
 		return false;
 	}
-	*c = (struct checked){ .fs = o->fs,
-			       .node = sfs_nodes_get(&o->fs->nodes, o->node->id),
-			       .view = sfs_view_get(o->node->snap, o->view),
+	*c = (struct checked){ .view = sfs_view_get(o->node->snap, o->view),
 			       .what = o->what,
 			       .tree = tree };
 	o->file->checked = c;
@@ -378,6 +402,8 @@ static void open_large(fuse_req_t req, struct node *n, const struct fuse_file_in
 		finish(o, -ENOMEM);
 		return;
 	}
+	o->file->fs = o->fs;
+	o->file->node = sfs_nodes_get(&o->fs->nodes, n->id);
 	rc = prepare_large(o);
 	if (rc < 0)
 		finish(o, rc);
@@ -410,7 +436,7 @@ void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		if (rc == 0) {
 			/* Each open has its own status: the size the kernel knows may be old. */
 			fi->direct_io = n->key.kind == NODE_STATUS;
-			reply_open(req, fi, f);
+			reply_open(req, fi, f, 0);
 		} else {
 			put_file(f);
 		}
@@ -469,15 +495,15 @@ static void report_block(const struct open_file *f, uint64_t block)
 		 "%s does not have the manifest's digest: block %llu (byte %llu and on) is wrong",
 		 c->what.path, (unsigned long long)block,
 		 (unsigned long long)(block * DIGEST_BLOCK));
-	sfs_snap_set_bad(c->node->snap, c->node->key.file, &f->id, problem);
-	sfs_snap_report(c->node->snap, c->view, c->fs->store, CAT_DAMAGED, problem);
+	sfs_snap_set_bad(f->node->snap, f->node->key.file, &f->id, problem);
+	sfs_snap_report(f->node->snap, c->view, f->fs->store, CAT_DAMAGED, problem);
 }
 
 /* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */
 static int hash_whole(const struct open_file *f)
 {
 	struct checked *c = f->checked;
-	int rc = cat_stamp_verify(c->fs->store, f->fd, c->what.size, c->what.digest, NULL, NULL);
+	int rc = cat_stamp_verify(f->fs->store, f->fd, c->what.size, c->what.digest, NULL, NULL);
 
 	if (rc == 0)
 		atomic_store(&c->whole, true);

@@ -151,7 +151,11 @@ int sfs_session_run(struct fs *fs, const char *mountpoint, const char *options, 
 		fuse_session_destroy(se);
 		return rc;
 	}
-	rc = serve(se, mountpoint, e);
+	rc = sfs_passthrough_attach(&fs->passthrough, se);
+	if (rc < 0)
+		err_sys(e, -rc, "cannot serve %s", mountpoint);
+	else
+		rc = serve(se, mountpoint, e);
 	if (!sfs_fs_quiesce(fs)) {
 		/* Its thread will answer by this session: left to the end of the process. */
 		if (rc < 0)
