@@ -85,6 +85,7 @@ check_cppcheck() {
 		--suppress=missingIncludeSystem --suppress=unmatchedSuppression \
 		--suppress=memleak --suppress=comparePointers \
 		'-Djson_object_foreach(o, k, v)=while (json_next(o, &k, &v))' \
+		'-Djson_array_foreach(a, i, v)=while (json_at(a, &i, &v))' \
 		'-DTAILQ_FOREACH(v, h, f)=while ((v = next(h)))' \
 		'-DLIST_FOREACH(v, h, f)=while ((v = next(h)))' \
 		-I"$build/include/base" -I"$build/include/proto" -I"$build/include/catalog" \
