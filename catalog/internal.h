@@ -24,6 +24,16 @@
 #define STORE_DIR_MODE	0700
 #define STORE_FILE_MODE 0400
 
+/* The statements of stamps.c. */
+enum stamp_statement {
+	STAMP_TIME,
+	STAMP_FIND,
+	STAMP_FOLLOW,
+	STAMP_FORGET,
+	STAMP_GRANT,
+	STAMP_STATEMENTS
+};
+
 struct store {
 	char *path; /* absolute, without symbolic links */
 	int root, snapshots;
@@ -38,12 +48,16 @@ struct store {
 	ino_t db_ino;
 	struct timespec synced; /* mtime of snapshots/ that the rows agree with, 0: none */
 
-	pthread_mutex_t stamps_mutex; /* guards the four below */
+	pthread_mutex_t stamps_mutex; /* guards the five below */
 	sqlite3 *stamps;	      /* NULL: not open */
 	dev_t stamps_dev;	      /* of the file that it was opened on */
 	ino_t stamps_ino;
+	sqlite3_stmt *stamps_statements[STAMP_STATEMENTS]; /* prepared; NULL: not yet */
 	int64_t stamps_after; /* CLOCK_MONOTONIC seconds: not tried again before */
 };
+
+/* Ends the statements of the stamps, which a database has to be closed without. */
+void cat_stamps_finalize(struct store *store);
 
 /* Wraps for times no file has; only equality and short distances are asked of it. */
 static inline int64_t nanoseconds(struct timespec t)

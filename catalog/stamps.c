@@ -40,6 +40,21 @@ static const struct db_kind stamps_kind = {
 		  ") STRICT, WITHOUT ROWID;",
 };
 
+/* What is done with stamps. ?1 to ?7 are as in the table; each open of a file asks for one. */
+static const char *const statements[STAMP_STATEMENTS] = {
+	[STAMP_TIME] = "SELECT verified_at FROM stamp WHERE fs = ?1 AND inode = ?2 AND "
+		       "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND ctime_ns = ?6 AND "
+		       "digest = ?7",
+	[STAMP_FIND] = "SELECT verified_at, digest FROM stamp WHERE fs = ?1 AND inode = ?2 AND "
+		       "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND ctime_ns = ?6",
+	/* Of all that a stamp holds a link changes the ctime and nothing else. */
+	[STAMP_FOLLOW] = "UPDATE stamp SET ctime_ns = ?6 WHERE fs = ?1 AND inode = ?2 AND "
+			 "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND digest = ?7",
+	[STAMP_FORGET] = "DELETE FROM stamp WHERE fs = ?1 AND inode = ?2 AND digest = ?7",
+	[STAMP_GRANT] = "INSERT OR REPLACE INTO stamp VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, "
+			"unixepoch())",
+};
+
 /* struct fsuuid2 and FS_IOC_GETFSUUID of Linux 6.9, which older headers lack. */
 struct fs_uuid {
 	uint8_t len;
@@ -96,8 +111,15 @@ static int check_owner(const struct store *store, struct err *e)
 			  store->path, STORE_STAMPS, store->path, STORE_STAMPS);
 }
 
+void cat_stamps_finalize(struct store *store)
+{
+	for (size_t i = 0; i < STAMP_STATEMENTS; i++)
+		sqlite3_finalize(take_ptr(&store->stamps_statements[i]));
+}
+
 static void close_stamps(struct store *store)
 {
+	cat_stamps_finalize(store);
 	cat_db_abandon(store->stamps);
 	store->stamps = NULL;
 }
@@ -180,24 +202,28 @@ static void read_row(sqlite3_stmt *s, struct found *out)
 }
 
 /* Runs one statement about a stamp: 1 with *found, 0 without a row, or a negative errno. */
-static int run(struct store *store, const char *sql, const struct identity *id,
+static int run(struct store *store, enum stamp_statement what, const struct identity *id,
 	       const uint8_t *digest, struct found *found)
 {
-	auto_stmt sqlite3_stmt *s = NULL;
+	sqlite3_stmt **s = &store->stamps_statements[what];
 	int rc = -EROFS;
 	sqlite3 *db;
 
 	pthread_mutex_lock(&store->stamps_mutex);
 	db = get_stamps(store);
 	if (db)
-		rc = cat_db_prepare(db, sql, &s, NULL);
+		rc = *s ? 0 : cat_db_prepare(db, statements[what], s, NULL);
 	if (rc == 0) {
-		bind_identity(s, id, digest);
-		rc = cat_db_step(db, s, NULL);
+		bind_identity(*s, id, digest);
+		rc = cat_db_step(db, *s, NULL);
 	}
 	if (rc == 1 && found)
-		read_row(s, found);
-	sqlite3_finalize(take_ptr(&s));
+		read_row(*s, found);
+	if (*s) {
+		/* What is bound is the caller's, and ends with it. */
+		sqlite3_reset(*s);
+		sqlite3_clear_bindings(*s);
+	}
 	if (rc == -EUCLEAN)
 		discard(store);
 	pthread_mutex_unlock(&store->stamps_mutex);
@@ -206,24 +232,20 @@ static int run(struct store *store, const char *sql, const struct identity *id,
 
 int64_t cat_stamp_time(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])
 {
-	static const char sql[] = "SELECT verified_at FROM stamp WHERE fs = ?1 AND inode = ?2 AND "
-				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND "
-				  "ctime_ns = ?6 AND digest = ?7";
 	struct identity id;
 	struct found found;
 
-	return identify(fd, &id) == 0 && run(store, sql, &id, digest, &found) == 1 ? found.when : 0;
+	return identify(fd, &id) == 0 && run(store, STAMP_TIME, &id, digest, &found) == 1
+		       ? found.when
+		       : 0;
 }
 
 bool cat_stamp_find(struct store *store, int fd, uint8_t digest[DIGEST_SIZE])
 {
-	static const char sql[] = "SELECT verified_at, digest FROM stamp WHERE fs = ?1 AND "
-				  "inode = ?2 AND generation = ?3 AND size = ?4 AND mtime_ns = ?5 "
-				  "AND ctime_ns = ?6 ORDER BY verified_at DESC LIMIT 1";
 	struct identity id;
 	struct found found;
 
-	if (identify(fd, &id) < 0 || run(store, sql, &id, NULL, &found) != 1)
+	if (identify(fd, &id) < 0 || run(store, STAMP_FIND, &id, NULL, &found) != 1)
 		return false;
 	memcpy(digest, found.digest, DIGEST_SIZE);
 	return true;
@@ -236,23 +258,19 @@ bool cat_stamp_holds(struct store *store, int fd, const uint8_t digest[DIGEST_SI
 
 void cat_stamp_follow(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE], bool held)
 {
-	/* Of all that a stamp holds a link changes the ctime and nothing else. */
-	static const char sql[] = "UPDATE stamp SET ctime_ns = ?6 WHERE fs = ?1 AND inode = ?2 AND "
-				  "generation = ?3 AND size = ?4 AND mtime_ns = ?5 AND digest = ?7";
 	struct identity id;
 
 	if (held && identify(fd, &id) == 0)
-		run(store, sql, &id, digest, NULL);
+		run(store, STAMP_FOLLOW, &id, digest, NULL);
 }
 
 /* What was seen to be wrong is not known to be good, whatever was seen before. */
 static void forget(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE])
 {
-	static const char sql[] = "DELETE FROM stamp WHERE fs = ?1 AND inode = ?2 AND digest = ?7";
 	struct identity id;
 
 	if (identify(fd, &id) == 0)
-		run(store, sql, &id, digest, NULL);
+		run(store, STAMP_FORGET, &id, digest, NULL);
 }
 
 /*
@@ -279,8 +297,6 @@ static bool has_fine_times(int fd)
 int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[DIGEST_SIZE],
 		    int64_t *wait_ns)
 {
-	static const char sql[] = "INSERT OR REPLACE INTO stamp VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
-				  "?7, unixepoch())";
 	struct timespec now;
 	struct identity id;
 	int64_t age;
@@ -300,7 +316,7 @@ int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[D
 	rc = identify(l->fd, &id);
 	if (rc < 0 || !cat_lease_unbroken(l))
 		return rc < 0 ? rc : -EBUSY;
-	return run(store, sql, &id, digest, NULL);
+	return run(store, STAMP_GRANT, &id, digest, NULL);
 }
 
 int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t digest[DIGEST_SIZE],

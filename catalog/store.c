@@ -184,6 +184,7 @@ void cat_store_close(struct store *store)
 	if (!store)
 		return;
 	sqlite3_close(store->db);
+	cat_stamps_finalize(store);
 	sqlite3_close(store->stamps);
 	close_fd(store->ram);
 	close_fd(store->trash);

@@ -300,6 +300,29 @@ int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, st
 	return rc;
 }
 
+/*
+ * A path walk looks names up, and each answer brings fresh attributes: those kept
+ * are for the request that follows at once, which else is a round trip more. Texts
+ * that are made when they are asked for are never kept.
+ */
+double sfs_fs_attr_timeout(const struct node *n)
+{
+	return n->key.kind == NODE_JSON || n->key.kind == NODE_STATUS ? 0 : 1;
+}
+
+/*
+ * The names of snapshots are the store's, whoever changes it: never kept. Those of
+ * a snapshot's files never lead elsewhere, as the directory is no name but what it
+ * was bound to; and an open of a file that is not there any more, or that is another
+ * one, has the kernel look again (ESTALE).
+ */
+void sfs_fs_fill_entry(const struct node *n, struct fuse_entry_param *e)
+{
+	e->ino = n->id;
+	e->attr_timeout = sfs_fs_attr_timeout(n);
+	e->entry_timeout = is_stored(n->key.kind) ? e->attr_timeout : 0;
+}
+
 ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child)
 {
 	struct node n = {

@@ -71,6 +71,15 @@ extern const size_t sfs_children_count;
 int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **n,
 		  struct stat *st);
 
+/*
+ * Tells the kernel of a node: its number, and how long it may keep what
+ * e->attr says of it without asking again.
+ */
+void sfs_fs_fill_entry(const struct node *n, struct fuse_entry_param *e);
+
+/* Seconds that the kernel may keep a node's attributes. */
+double sfs_fs_attr_timeout(const struct node *n);
+
 /* Attributes of a node. 0, -ENOENT (it is gone), or another negative errno. */
 int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st);
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,9 +77,11 @@ int sfs_mountpoint_unmount(const char *path, bool *busy)
 static int clear_dead(const char *given, struct stat *st, struct err *e)
 {
 	for (int i = 0; i < DEAD_MAX; i++) {
+		struct statfs fs;
 		int rc;
 
-		if (stat(given, st) == 0)
+		/* The kernel may still have the attributes: that one has to be asked for. */
+		if (statfs(given, &fs) == 0 && stat(given, st) == 0)
 			return 0;
 		if (errno != ENOTCONN)
 			break;

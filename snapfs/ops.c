@@ -43,8 +43,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (rc < 0) {
 		fuse_reply_err(req, -rc);
 	} else {
-		/* Names and attributes are the store's, whoever changes it: never cached. */
-		e.ino = n->id;
+		sfs_fs_fill_entry(n, &e);
 		if (fuse_reply_entry(req, &e) < 0)
 			sfs_nodes_forget(&fs->nodes, e.ino, 1);
 	}
@@ -76,7 +75,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	if (rc < 0)
 		fuse_reply_err(req, -rc);
 	else
-		fuse_reply_attr(req, &st, 0);
+		fuse_reply_attr(req, &st, sfs_fs_attr_timeout(n));
 	if (n)
 		sfs_nodes_put(&fs->nodes, n);
 }

@@ -221,7 +221,7 @@ static size_t add_plus(fuse_req_t req, const struct node *dir, char *buf, size_t
 	/* "." and ".." are no lookups. */
 	if (entry->name[0] != '.' || strcmp(entry->name, FS_BY_ID) == 0) {
 		if (sfs_fs_lookup(fs, dir, entry->name, &n, &e.attr) == 0)
-			e.ino = n->id;
+			sfs_fs_fill_entry(n, &e);
 		else
 			n = NULL;
 	}
