@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/merkle.h"
 #include "catalog/internal.h"
+#include "catalog/sealer.h"
 
 static void notice(struct save *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -457,6 +458,16 @@ void cat_parts_forget(struct parts *w)
 			close(w->part[i].fd);
 	}
 	free(w->part);
+}
+
+void cat_parts_seal(struct parts *w)
+{
+	const struct save *s = w->save;
+	struct stat st;
+
+	for (size_t i = 0; s->sealer && i < w->n; i++)
+		if (fstat(w->part[i].fd, &st) == 0 && st.st_nlink == 1)
+			cat_sealer_add(s->sealer, w->part[i].fd);
 }
 
 /* The stamps at once, or (before Linux 6.13) by who keeps the leases long enough. */

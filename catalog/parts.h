@@ -47,6 +47,13 @@ int cat_parts_digest(struct parts *p, struct err *e);
 /* When it is published: stamps them, now or (save->due) later. */
 void cat_parts_stamp(struct parts *p);
 
+/*
+ * When it is published: has those sealed that are new. A file with another name is an
+ * older snapshot's, so that was tried; or a disk of somebody's, who may want to write
+ * it again when the snapshot is gone, and no seal is ever taken off.
+ */
+void cat_parts_seal(struct parts *p);
+
 /* After a failure: no file of others is left looking like a snapshot's. */
 void cat_parts_restore_modes(const struct parts *p);
 

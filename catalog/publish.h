@@ -82,6 +82,7 @@ struct save {
 	const int *disks;      /* n_disks frozen files, in the order of the draft; the caller's */
 	size_t n_disks;
 	struct io_progress *progress;
+	struct sealer *sealer; /* gets what is published in a store; NULL: nothing is sealed */
 
 	/* what came of it */
 	uint8_t id[UUID_SIZE];

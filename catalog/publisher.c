@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/seal.h"
 #include "catalog/internal.h"
+#include "catalog/sealer.h"
 #include "proto/publish.h"
 
 struct publisher {
@@ -26,6 +28,7 @@ struct publisher {
 	bool complete;	     /* index and leftovers have been seen to */
 	int ram;	     /* the RAM file that was made, read-only; -1: none */
 	struct place place;
+	struct sealer *sealer; /* owned; NULL: no memory for it */
 
 	/* Stamps of the last snapshot that have to wait until its files are old enough. */
 	struct due_stamp *due; /* owned */
@@ -178,7 +181,8 @@ static int on_trust(struct publisher *p, const struct received *in, PublishReply
 		return err_usage(e, EINVAL, "a trust request is one descriptor and one digest");
 	/* Without a store nothing was ever verified: no failure, and none is made for this. */
 	if (need_store(p, CAT_OPEN_EXISTING, NULL) == 0)
-		reply->trusted = cat_stamp_holds(p->store, in->fds[0], digest->data);
+		reply->trusted = seal_measure(in->fds[0], digest->data) > 0 ||
+				 cat_stamp_holds(p->store, in->fds[0], digest->data);
 	return 0;
 }
 
@@ -270,7 +274,9 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 		     struct err *e)
 {
 	struct io_progress progress = { tell_progress, p };
-	struct save s = { .store = p->store, .place = &p->place, .progress = &progress };
+	struct save s = {
+		.store = p->store, .place = &p->place, .progress = &progress, .sealer = p->sealer
+	};
 	int rc;
 
 	if (p->place.dir < 0)
@@ -392,6 +398,7 @@ int cat_publisher_serve(int sock, const char *given, struct err *e)
 		.given = given,
 		.ram = -1,
 		.place = PLACE_NONE,
+		.sealer = cat_sealer_new(),
 	};
 	int rc = serve(&p);
 	int wait_ms;
@@ -401,6 +408,7 @@ int cat_publisher_serve(int sock, const char *given, struct err *e)
 		poll(NULL, 0, wait_ms);
 	if (p.ram >= 0)
 		close(p.ram);
+	cat_sealer_finish(p.sealer);
 	cat_store_close(p.store);
 	/* A machine that ends without a word is no failure of this program. */
 	if (rc == -EPIPE || rc == -ECONNRESET)

@@ -189,8 +189,10 @@ static int commit(struct save *s, struct work *w, struct err *e)
 		return rc;
 	cat_parts_stamp(&w->parts);
 	/* It is published. An index that cannot be written now will find it later. */
-	if (in_store)
+	if (in_store) {
+		cat_parts_seal(&w->parts);
 		cat_index_add(s->store, s->place->name, NULL);
+	}
 	return 0;
 }
 
