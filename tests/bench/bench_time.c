@@ -1,8 +1,8 @@
 /*
  * bench_time WHAT FILE [TREE]: prints the seconds that one action on a file takes.
- * WHAT: open (the mean of many), read, mmap (each page, in order), random (each 16th page, scattered),
- * digest (merkle_digest_fd, its tree into the new file TREE if that is given), or
- * drop (the file's pages are given up; prints nothing).
+ * WHAT: open (the mean of many), read, mmap (each page, in order), random (each 16th page,
+ * scattered), digest (merkle_digest_fd, its tree into the new file TREE if that is given), or drop
+ * (the file's pages are given up; prints nothing).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
