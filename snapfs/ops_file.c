@@ -1,8 +1,8 @@
 /*
  * Opening and reading files: see ops.h. What is small is read, checked and
  * served from memory; memory.bin and the disks' files are served from their
- * descriptors: whole once they are known to be good, before that block by
- * block, each checked by the tree, while the verifier sees to the whole.
+ * descriptors: as they are once they are known to be good, before that block by
+ * block (checked.h), while the verifier sees to the whole.
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/merkle.h"
 #include "catalog/verify.h"
+#include "checked.h"
 #include "rung.h"
 
 /* An open file: bytes, or the descriptor of a large one. */
@@ -38,31 +38,13 @@ struct open_file {
 	struct checked *checked; /* owned; NULL: fd's file is known to be good */
 };
 
-/* What a file that is not known to be good is checked by. */
-struct checked {
-	struct view *view;	    /* held */
-	struct snapdir_file what;   /* as the view has it */
-	struct merkle_reader *tree; /* owned */
-	atomic_bool whole;	    /* the file was hashed and is good: the tree was bad */
-	atomic_bool bad;	    /* damage was told of already */
-};
-
-static void put_checked(struct open_file *f)
-{
-	if (!f->checked)
-		return;
-	merkle_close(f->checked->tree);
-	sfs_view_put(f->node->snap, f->checked->view);
-	free(f->checked);
-}
-
 static void put_file(struct open_file *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
 	if (f->fd >= 0)
 		close(f->fd);
-	put_checked(f);
+	sfs_checked_free(f->checked);
 	if (f->node)
 		sfs_nodes_put(&f->fs->nodes, f->node);
 	free(f->bytes);
@@ -336,17 +318,11 @@ static int prepare_large(struct large_open *o)
  */
 static bool serve_checked(struct large_open *o)
 {
-	struct merkle_reader *tree = proto_snapdir_open_tree(&o->view->dir, &o->what);
-	struct checked *c = tree ? calloc(1, sizeof(*c)) : NULL;
+	const struct checked_file file = { o->fs, o->node, o->file->fd, o->file->id };
 
-	if (!c) {
-		merkle_close(tree);
+	o->file->checked = sfs_checked_new(&file, o->view, &o->what);
+	if (!o->file->checked)
 		return false;
-	}
-	*c = (struct checked){ .view = sfs_view_get(o->node->snap, o->view),
-			       .what = o->what,
-			       .tree = tree };
-	o->file->checked = c;
 	/* It is no failure of the open if nobody can do that now. */
 	sfs_verifier_begin(o->fs->verifier, o->node->snap, o->view, o->node->key.file, o->file->fd);
 	/* What the kernel gets is right, and so is what it has, if it is of this file. */
@@ -483,77 +459,6 @@ static void read_large(fuse_req_t req, const struct open_file *f, size_t size, o
 	fuse_reply_data(req, &buf, 0);
 }
 
-/* Reports the block that is wrong, once for each open. */
-static void report_block(const struct open_file *f, uint64_t block)
-{
-	struct checked *c = f->checked;
-	char problem[SNAP_PROBLEM_MAX];
-
-	if (atomic_exchange(&c->bad, true))
-		return;
-	snprintf(problem, sizeof(problem),
-		 "%s does not have the manifest's digest: block %llu (byte %llu and on) is wrong",
-		 c->what.path, (unsigned long long)block,
-		 (unsigned long long)(block * DIGEST_BLOCK));
-	sfs_snap_set_bad(f->node->snap, f->node->key.file, &f->id, problem);
-	sfs_snap_report(f->node->snap, c->view, f->fs->store, CAT_DAMAGED, problem);
-}
-
-/* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */
-static int hash_whole(const struct open_file *f)
-{
-	struct checked *c = f->checked;
-	int rc = cat_stamp_verify(f->fs->store, f->fd, c->what.size, c->what.digest, NULL, NULL);
-
-	if (rc == 0)
-		atomic_store(&c->whole, true);
-	return rc;
-}
-
-/* Checks what was read into buf: whole blocks. 0 or -EIO. */
-static int check_blocks(const struct open_file *f, uint64_t at, const void *buf, size_t len)
-{
-	uint64_t block = 0;
-	int rc = 0;
-
-	if (!atomic_load(&f->checked->whole))
-		rc = merkle_check(f->checked->tree, at, buf, len, &block);
-	if (rc == -EUCLEAN)
-		rc = hash_whole(f);
-	if (rc == -EBADMSG)
-		report_block(f, block);
-	return rc < 0 ? -EIO : 0;
-}
-
-/* Reads whole blocks around what is asked for, checks them, and answers with their middle. */
-static void read_checked(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
-{
-	const uint64_t all = f->checked->what.size;
-	uint64_t from, end;
-	uint8_t *buf;
-	int rc;
-
-	if ((uint64_t)off >= all || size == 0) {
-		fuse_reply_buf(req, NULL, 0);
-		return;
-	}
-	if (size > all - (uint64_t)off)
-		size = (size_t)(all - (uint64_t)off);
-	from = (uint64_t)off & ~(uint64_t)(DIGEST_BLOCK - 1);
-	end = ((uint64_t)off + size + DIGEST_BLOCK - 1) & ~(uint64_t)(DIGEST_BLOCK - 1);
-	if (end > all)
-		end = all;
-	buf = malloc((size_t)(end - from));
-	rc = buf ? io_pread_full(f->fd, buf, (size_t)(end - from), from) : -ENOMEM;
-	if (rc == 0)
-		rc = check_blocks(f, from, buf, (size_t)(end - from));
-	if (rc < 0)
-		fuse_reply_err(req, rc == -ENOMEM ? ENOMEM : EIO);
-	else
-		fuse_reply_buf(req, (const char *)buf + ((uint64_t)off - from), size);
-	free(buf);
-}
-
 void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
@@ -563,7 +468,7 @@ void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	if (f->fd < 0)
 		read_bytes(req, f, size, off);
 	else if (f->checked)
-		read_checked(req, f, size, off);
+		sfs_checked_read(f->checked, req, size, off);
 	else
 		read_large(req, f, size, off);
 	put_file(f);
