@@ -219,8 +219,12 @@ static int copy_extent(int from, int to, uint64_t off, uint64_t end, struct io_p
 			r = (ssize_t)want;
 		}
 		off += (uint64_t)r;
-		if (progress && progress->fn)
-			progress->fn(progress->arg, off, total);
+		if (progress && progress->fn) {
+			int rc = progress->fn(progress->arg, off, total);
+
+			if (rc < 0)
+				return rc;
+		}
 	}
 	return 0;
 }

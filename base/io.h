@@ -11,8 +11,11 @@
 
 #include "err.h"
 
-/* Told how far a long piece of work is; done and total in bytes. */
-typedef void (*io_progress_fn)(void *arg, uint64_t done, uint64_t total);
+/*
+ * Told how far a long piece of work is; done and total in bytes. 0: go on; a negative
+ * errno ends the work, which returns it (-ECANCELED: somebody does not want it any more).
+ */
+typedef int (*io_progress_fn)(void *arg, uint64_t done, uint64_t total);
 
 struct io_progress {
 	io_progress_fn fn; /* may be NULL */

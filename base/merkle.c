@@ -245,8 +245,8 @@ static void end_group(struct build *b, uint64_t g, int rc)
 	b->done += left < GROUP * DIGEST_BLOCK ? left : GROUP * DIGEST_BLOCK;
 	if (rc < 0 && b->rc == 0)
 		b->rc = rc;
-	if (rc == 0 && b->progress && b->progress->fn)
-		b->progress->fn(b->progress->arg, b->done, b->m.size);
+	if (b->rc == 0 && b->progress && b->progress->fn)
+		b->rc = b->progress->fn(b->progress->arg, b->done, b->m.size);
 	pthread_mutex_unlock(&b->lock);
 }
 

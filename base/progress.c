@@ -23,7 +23,7 @@ void progress_start(struct progress *p, const char *what, bool json)
 	p->last_ns = p->started_ns;
 }
 
-static void show(void *arg, uint64_t done, uint64_t total)
+static int show(void *arg, uint64_t done, uint64_t total)
 {
 	struct progress *p = arg;
 	int64_t now = now_ns();
@@ -33,7 +33,7 @@ static void show(void *arg, uint64_t done, uint64_t total)
 	double per_second;
 
 	if (now - p->last_ns < pause || (!p->json && !isatty(STDERR_FILENO)))
-		return;
+		return 0;
 	p->last_ns = now;
 	p->shown = true;
 	per_second = (double)done / seconds;
@@ -42,13 +42,14 @@ static void show(void *arg, uint64_t done, uint64_t total)
 			"{\"progress\": \"%s\", \"bytes_done\": %llu, \"bytes_total\": %llu, "
 			"\"seconds\": %.1f}\n",
 			p->what, (unsigned long long)done, (unsigned long long)total, seconds);
-		return;
+		return 0;
 	}
 	fprintf(stderr, "\r\033[K%s: %s of %s, %s/s, %.0f s left", p->what,
 		text_format_size(done, have), text_format_size(total, all),
 		text_format_size((uint64_t)per_second, rate),
 		per_second > 0 ? (double)(total - done) / per_second : 0.0);
 	fflush(stderr);
+	return 0;
 }
 
 struct io_progress progress_io(struct progress *p)

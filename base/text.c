@@ -200,3 +200,27 @@ char *text_clean(const char *text)
 	*out = '\0';
 	return clean;
 }
+
+int text_parse_duration(const char *text, uint64_t *seconds)
+{
+	static const struct {
+		char unit;
+		uint64_t seconds;
+	} units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 }, { '\0', 1 } };
+	uint64_t n = 0;
+	const char *p = text;
+
+	for (; *p >= '0' && *p <= '9'; p++) {
+		n = n * 10 + (uint64_t)(*p - '0');
+		/* Longer than anybody means. */
+		if (n > UINT32_MAX)
+			return -EINVAL;
+	}
+	for (size_t i = 0; p != text && i < sizeof(units) / sizeof(units[0]); i++) {
+		if (*p != units[i].unit || (*p && p[1]))
+			continue;
+		*seconds = n * units[i].seconds;
+		return 0;
+	}
+	return -EINVAL;
+}

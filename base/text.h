@@ -18,6 +18,9 @@ int text_parse_size(const char *text, uint64_t *bytes);
 char *text_format_size(uint64_t bytes, char out[TEXT_SIZE_MAX]);
 
 #define TEXT_TIME_MAX 40
+/* Seconds of "90s", "30m", "12h" or "7d"; a bare number is seconds. 0, or -EINVAL. */
+int text_parse_duration(const char *text, uint64_t *seconds);
+
 /* RFC 3339 in UTC with nanoseconds, "2026-08-01T12:00:00.000000000Z"; returns out. */
 char *text_format_time(int64_t seconds, int32_t nanos, char out[TEXT_TIME_MAX]);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/merkle.h"
 #include "catalog/db.h"
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
@@ -100,7 +101,7 @@ static bool has_file(const SnapshotManifest *m, const char *path)
 		struct snapdir_file f;
 
 		proto_snapdir_file(m, i, &f);
-		if (strcmp(f.path, path) == 0)
+		if (strcmp(f.path, path) == 0 || strcmp(f.tree, path) == 0)
 			return true;
 	}
 	return false;
@@ -125,10 +126,31 @@ static int check_disks(struct check *c, const struct cat_row *row, const struct 
 	return rc;
 }
 
+/* The file's tree, by its looks: what is wrong in it `verify` finds. */
+static int check_tree(struct check *c, const struct cat_row *row, const struct snapdir *d,
+		      const struct snapdir_file *f)
+{
+	struct merkle_reader *tree;
+	char mend[CAT_NAME_MAX + 32];
+	struct merkle m;
+
+	merkle_layout(&m, f->size);
+	if (!m.tree_size)
+		return 0;
+	tree = proto_snapdir_open_tree(d, f);
+	if (tree) {
+		merkle_close(tree);
+		return 0;
+	}
+	return find(c, row->name, command(mend, sizeof(mend), "snapctl verify %s%s", row->name, ""),
+		    "%s is missing or of no use: where %s is not verified, it cannot be read block "
+		    "by block",
+		    f->tree, f->path);
+}
+
 static int check_files(struct check *c, const struct cat_row *row)
 {
-	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_DISKS,
-					     SNAPDIR_MEMORY };
+	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_DISKS };
 	struct snapdir d;
 	int rc = 0;
 
@@ -136,12 +158,13 @@ static int check_files(struct check *c, const struct cat_row *row)
 		rc = check_mode(c, row, files[i]);
 	if (rc || proto_snapdir_open(&d, c->store->snapshots, row->name, row->name, NULL) < 0)
 		return rc;
-	/* memory.bin is number 0. */
-	for (size_t i = 1; rc == 0 && i < proto_snapdir_files(d.manifest); i++) {
+	for (size_t i = 0; rc == 0 && i < proto_snapdir_files(d.manifest); i++) {
 		struct snapdir_file f;
 
 		proto_snapdir_file(d.manifest, i, &f);
 		rc = check_mode(c, row, f.path);
+		if (rc == 0)
+			rc = check_tree(c, row, &d, &f);
 	}
 	if (rc == 0)
 		rc = check_disks(c, row, &d);

@@ -16,6 +16,8 @@
 struct cli_args {
 	bool json, all;
 	const char *accept;
+	const char *older_than; /* as text_parse_duration() takes it */
+	uint64_t limit;		/* bytes a second, 0: none */
 	uint32_t fd;
 };
 

@@ -67,13 +67,12 @@ struct watched {
 	struct io_progress *progress; /* may be NULL */
 };
 
-static void on_progress(void *arg, uint64_t done, uint64_t total)
+static int on_progress(void *arg, uint64_t done, uint64_t total)
 {
 	struct watched *w = arg;
 
 	cat_lease_check(w->lease);
-	if (w->progress && w->progress->fn)
-		w->progress->fn(w->progress->arg, done, total);
+	return w->progress && w->progress->fn ? w->progress->fn(w->progress->arg, done, total) : 0;
 }
 
 int cat_lease_digest(struct lease *l, int fd, uint64_t size, int tree_fd,
@@ -85,13 +84,14 @@ int cat_lease_digest(struct lease *l, int fd, uint64_t size, int tree_fd,
 	return merkle_digest_fd(fd, size, tree_fd, &both, digest);
 }
 
-static void on_part(void *arg, uint64_t done, uint64_t total)
+static int on_part(void *arg, uint64_t done, uint64_t total)
 {
 	const struct progress_sum *sum = arg;
 
 	(void)total;
-	if (sum->whole && sum->whole->fn)
-		sum->whole->fn(sum->whole->arg, sum->before + done, sum->total);
+	if (!sum->whole || !sum->whole->fn)
+		return 0;
+	return sum->whole->fn(sum->whole->arg, sum->before + done, sum->total);
 }
 
 struct io_progress cat_progress_part(struct progress_sum *sum)

@@ -68,7 +68,7 @@ static int need_store(struct publisher *p, enum cat_open how, struct err *e)
 
 /* --- progress and deferred stamps --- */
 
-static void tell_progress(void *arg, uint64_t done, uint64_t total)
+static int tell_progress(void *arg, uint64_t done, uint64_t total)
 {
 	struct publisher *p = arg;
 	PublishReply reply = PUBLISH_REPLY__INIT;
@@ -77,12 +77,13 @@ static void tell_progress(void *arg, uint64_t done, uint64_t total)
 
 	/* Who does not listen is not waited for. */
 	if (now - p->told_ns < 100000000 || poll(&out, 1, 0) != 1 || !(out.revents & POLLOUT))
-		return;
+		return 0;
 	p->told_ns = now;
 	reply.in_progress = 1;
 	reply.bytes_done = done;
 	reply.bytes_total = total;
 	proto_publish_send_reply(p->sock, &reply, NULL, 0);
+	return 0;
 }
 
 static void drop_due(struct publisher *p)

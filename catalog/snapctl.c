@@ -21,7 +21,12 @@
 static const struct opt plain_opts[] = { { 0 } };
 static const struct opt json_opts[] = { JSON_OPT, { 0 } };
 static const struct opt verify_opts[] = {
-	{ "all", 'a', OPT_FLAG, offsetof(struct cli_args, all), NULL, "verify every snapshot" },
+	{ "all", 'a', OPT_FLAG, offsetof(struct cli_args, all), NULL,
+	  "verify every snapshot, those first that were verified longest ago" },
+	{ "older-than", 0, OPT_STRING, offsetof(struct cli_args, older_than), "AGE",
+	  "of all those that were not verified for so long: 90s, 30m, 12h, 7d" },
+	{ "limit", 0, OPT_SIZE, offsetof(struct cli_args, limit), "RATE",
+	  "read no more than RATE bytes a second (suffix K, M, G)" },
 	JSON_OPT,
 	{ 0 },
 };

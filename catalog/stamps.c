@@ -320,12 +320,12 @@ int cat_stamp_grant(struct store *store, struct lease *l, const uint8_t digest[D
 }
 
 int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t digest[DIGEST_SIZE],
-		     struct io_progress *progress, struct err *e)
+		     int tree_fd, struct io_progress *progress, struct err *e)
 {
 	struct lease l = cat_lease_take(fd);
 	uint8_t seen[DIGEST_SIZE];
 	int64_t wait_ns;
-	int rc = cat_lease_digest(&l, fd, size, -1, progress, seen);
+	int rc = cat_lease_digest(&l, fd, size, tree_fd, progress, seen);
 
 	if (rc == -ENODATA)
 		rc = err_refuse(e, EBADMSG, "it is shorter than the manifest says");

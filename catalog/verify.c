@@ -6,17 +6,100 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/merkle.h"
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
+
+/* A new file for the tree that comes of hashing; -1: there is none, or nobody may keep it. */
+static int open_tree(struct store *store, const struct snapdir_file *f)
+{
+	struct merkle m;
+
+	merkle_layout(&m, f->size);
+	if (!m.tree_size || store->staging < 0)
+		return -1;
+	return openat(store->staging, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, STORE_FILE_MODE);
+}
+
+static bool is_same_content(int a, int b)
+{
+	uint8_t x[16384], y[16384];
+	struct stat sa, sb;
+
+	if (fstat(a, &sa) < 0 || fstat(b, &sb) < 0 || !S_ISREG(sb.st_mode) ||
+	    sa.st_size != sb.st_size)
+		return false;
+	for (uint64_t at = 0; at < (uint64_t)sa.st_size; at += sizeof(x)) {
+		const uint64_t left = (uint64_t)sa.st_size - at;
+		const size_t n = left < sizeof(x) ? (size_t)left : sizeof(x);
+
+		if (io_pread_full(a, x, n, at) < 0 || io_pread_full(b, y, n, at) < 0 ||
+		    memcmp(x, y, n) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Puts the new tree in the place of what is there. 0 or a negative errno. */
+static int replace_tree(const struct store *store, const struct snapdir *d,
+			const struct snapdir_file *f, int tree)
+{
+	const struct timespec times[2] = { d->stat.st_atim, d->stat.st_mtim };
+	struct io_fd_path path = io_fd_path(tree);
+	char name[48];
+
+	snprintf(name, sizeof(name), "tree-%ld", (long)getpid());
+	unlinkat(store->staging, name, 0);
+	if (fsync(tree) < 0 ||
+	    linkat(AT_FDCWD, path.text, store->staging, name, AT_SYMLINK_FOLLOW) < 0)
+		return -errno;
+	if (renameat(store->staging, name, d->dirfd, f->tree) < 0) {
+		int rc = -errno;
+
+		unlinkat(store->staging, name, 0);
+		return rc;
+	}
+	/* The directory's time is the snapshot's. */
+	futimens(d->dirfd, times);
+	return fsync(d->dirfd) < 0 ? -errno : 0;
+}
+
+/*
+ * Of a file that is right the tree that was computed is, too. One that is missing or
+ * another costs whoever reads the file before the next verification, and is made anew.
+ */
+static void mend_tree(const struct store *store, const struct snapdir *d,
+		      const struct snapdir_file *f, const char *name, int tree)
+{
+	auto_fd int old = -1;
+	int rc;
+
+	if (tree < 0)
+		return;
+	old = openat(d->dirfd, f->tree, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (old >= 0 && is_same_content(tree, old))
+		return;
+	rc = replace_tree(store, d, f, tree);
+	if (rc < 0)
+		log_warn("%s of snapshot %s is %s and cannot be made anew: %s", f->tree, name,
+			 old < 0 ? "missing" : "wrong", strerror(-rc));
+	else
+		log_warn("%s of snapshot %s was %s: made anew", f->tree, name,
+			 old < 0 ? "missing" : "wrong");
+}
 
 static int verify_file(struct store *store, const struct snapdir *d, const struct snapdir_file *f,
 		       const char *name, bool anew, struct io_progress *progress, struct err *e)
 {
 	auto_fd int fd = proto_snapdir_open_file(d, f, name, e);
 	char text[SNAPDIR_DAMAGE_MAX];
+	auto_fd int tree = -1;
 	int rc;
 
 	if (fd < 0)
@@ -24,9 +107,13 @@ static int verify_file(struct store *store, const struct snapdir *d, const struc
 	if (!anew && cat_stamp_holds(store, fd, f->digest))
 		return 0;
 	/* Anew means what the disk has, not what was read from it before. */
-	if (anew)
+	if (anew) {
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	rc = cat_stamp_verify(store, fd, f->size, f->digest, progress, e);
+		tree = open_tree(store, f);
+	}
+	rc = cat_stamp_verify(store, fd, f->size, f->digest, tree, progress, e);
+	if (rc == 0)
+		mend_tree(store, d, f, name, tree);
 	if (rc == -EBADMSG) {
 		proto_snapdir_tell_damage(d, f, fd, text);
 		return err_refuse(e, EBADMSG, "snapshot %s is damaged: %s", name, text);

@@ -20,11 +20,12 @@ bool cat_stamp_holds(struct store *store, int fd, const uint8_t digest[DIGEST_SI
 
 /*
  * Hashes fd whole (its fs-verity digest, `size` bytes) and compares. Where it
- * is equal the file is stamped if it can be. 0: equal; -EBADMSG: it differs;
+ * is equal the file is stamped if it can be. Its tree goes into the new file
+ * tree_fd, -1: nowhere. 0: equal; -EBADMSG: it differs;
  * another negative errno: it could not be read.
  */
 int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t digest[DIGEST_SIZE],
-		     struct io_progress *progress, struct err *e);
+		     int tree_fd, struct io_progress *progress, struct err *e);
 
 /*
  * Renews the stamp of fd's file after an own link() or unlink() of it changed

@@ -66,8 +66,8 @@ static void report_block(struct checked *c, uint64_t block)
 /* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */
 static int hash_whole(struct checked *c)
 {
-	int rc = cat_stamp_verify(c->file.fs->store, c->file.fd, c->what.size, c->what.digest, NULL,
-				  NULL);
+	int rc = cat_stamp_verify(c->file.fs->store, c->file.fd, c->what.size, c->what.digest, -1,
+				  NULL, NULL);
 
 	if (rc == 0)
 		atomic_store(&c->whole, true);

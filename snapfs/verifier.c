@@ -72,7 +72,7 @@ static int hash(struct verifier *v, const struct verify_job *job)
 	if (cat_stamp_holds(v->store, job->fd, f.digest))
 		return 0;
 	log_debug("verifying %s/%s", name, f.path);
-	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, NULL, &e);
+	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, -1, NULL, &e);
 	if (rc == 0) {
 		sfs_snap_settle(job->snap, job->view, v->store);
 	} else if (rc == -EBADMSG) {

@@ -306,13 +306,14 @@ static void verity_length_is_part_of_the_digest(void **state)
 	assert_memory_not_equal(a, b, DIGEST_SIZE);
 }
 
-static void note_progress(void *arg, uint64_t done, uint64_t total)
+static int note_progress(void *arg, uint64_t done, uint64_t total)
 {
 	uint64_t *last = arg;
 
 	assert_int_equal(total, 5 * MIB);
 	assert_true(done > *last && done <= total);
 	*last = done;
+	return 0;
 }
 
 static void verity_progress_grows_to_the_end(void **state)

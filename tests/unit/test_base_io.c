@@ -278,13 +278,14 @@ struct told {
 	uint64_t done, total;
 };
 
-static void note_progress(void *arg, uint64_t done, uint64_t total)
+static int note_progress(void *arg, uint64_t done, uint64_t total)
 {
 	struct told *t = arg;
 
 	assert_true(done > t->done);
 	assert_true(done <= total);
 	*t = (struct told){ t->calls + 1, done, total };
+	return 0;
 }
 
 static void copy_file_sparse_keeps_holes_and_bytes(void **state)

@@ -97,10 +97,10 @@ static void stamp_holds_until_write_link_or_other_digest(void **state)
 	bool held;
 
 	assert_false(cat_stamp_holds(store, fd, digest));
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, other, NULL, NULL), -EBADMSG);
-	assert_int_equal(cat_stamp_verify(store, fd, 10001, digest, NULL, NULL), -EBADMSG);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, other, -1, NULL, NULL), -EBADMSG);
+	assert_int_equal(cat_stamp_verify(store, fd, 10001, digest, -1, NULL, NULL), -EBADMSG);
 	assert_false(cat_stamp_holds(store, fd, digest));
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, NULL, NULL), 0);
 	assert_true(cat_stamp_holds(store, fd, digest));
 	assert_false(cat_stamp_holds(store, fd, other));
 	/* Our own link, followed; then one that is not. */
@@ -132,22 +132,23 @@ static void stamp_refused_while_it_can_be_written(void **state)
 	map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, rw, 0);
 	assert_ptr_not_equal(map, MAP_FAILED);
 	close(rw);
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, NULL, NULL), 0);
 	assert_false(cat_stamp_holds(store, fd, digest));
 	munmap(map, 4096);
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, NULL, NULL), 0);
 	assert_true(cat_stamp_holds(store, fd, digest));
 	close(fd);
 	cat_store_close(store);
 }
 
-static void open_for_writing(void *arg, uint64_t done, uint64_t total)
+static int open_for_writing(void *arg, uint64_t done, uint64_t total)
 {
 	(void)done;
 	(void)total;
 	/* O_NONBLOCK: breaks the lease, does not wait for it. */
 	assert_int_equal(open(arg, O_RDWR | O_NONBLOCK), -1);
 	assert_int_equal(errno, EWOULDBLOCK);
+	return 0;
 }
 
 static void stamp_refused_when_the_lease_breaks_meanwhile(void **state)
@@ -160,7 +161,7 @@ static void stamp_refused_when_the_lease_breaks_meanwhile(void **state)
 	struct io_progress progress = { open_for_writing, path };
 
 	snprintf(path, sizeof(path), "%s/f", r->dir);
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, &progress, NULL), 0);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, &progress, NULL), 0);
 	assert_false(cat_stamp_holds(store, fd, digest));
 	close(fd);
 	cat_store_close(store);
@@ -225,12 +226,12 @@ static void stamps_replaced_while_open_are_opened_again(void **state)
 	uint8_t digest[DIGEST_SIZE];
 	int fd = make_file(r, "f", digest);
 
-	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, NULL, NULL), 0);
+	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, NULL, NULL), 0);
 	rig_shell("rm '%s'/stamps.db*", r->store);
 	assert_false(cat_stamp_holds(store, fd, digest));
 	rig_shell("rm '%s'/stamps.db*", r->store);
 	other = rig_open(r);
-	assert_int_equal(cat_stamp_verify(other, fd, 10000, digest, NULL, NULL), 0);
+	assert_int_equal(cat_stamp_verify(other, fd, 10000, digest, -1, NULL, NULL), 0);
 	assert_true(cat_stamp_holds(store, fd, digest));
 	cat_store_close(other);
 	assert_true(cat_stamp_holds(store, fd, digest));
