@@ -15,6 +15,7 @@
 #include "base/opt.h"
 #include "daemon.h"
 #include "fs.h"
+#include "idle.h"
 #include "mountopt.h"
 #include "mountpoint.h"
 #include "session.h"
@@ -57,6 +58,9 @@ static void print_help(void)
 	opt_help(stdout, options);
 	printf("\nUnmount with `umount MOUNTPOINT` or `fusermount3 -u MOUNTPOINT`.\n");
 }
+
+/* Seconds: verification in idle time begins then, and looks again as often. */
+#define VERIFY_AFTER 60
 
 /* Takes every "-o LIST" out of argv into *mount: mount(8) may give several. Returns argc. */
 static int take_lists(int argc, char **argv, struct mount_options *mount, struct err *e)
@@ -182,6 +186,7 @@ static void on_ready(void *arg)
 /* Opens the store (after the fork: SQLite asks for it) and serves it. */
 static int run(const struct plan *p, struct daemon *d, struct err *e)
 {
+	struct idle *idle = NULL;
 	struct store *store;
 	struct fs fs;
 	int rc;
@@ -197,7 +202,12 @@ static int run(const struct plan *p, struct daemon *d, struct err *e)
 	}
 	fs.ready = on_ready;
 	fs.ready_arg = d;
+	if (!p->mount.noverify &&
+	    sfs_idle_start(&idle, store,
+			   p->mount.verify_after ? p->mount.verify_after : VERIFY_AFTER) < 0)
+		log_warn("nothing is verified in idle time: no memory for a thread");
 	rc = sfs_session_run(&fs, p->mountpoint, p->mount.fuse, e);
+	sfs_idle_stop(idle);
 	/* A file is being hashed: what it uses must not go before the process does. */
 	if (!sfs_fs_destroy(&fs))
 		_exit(rc < 0 ? STATUS_ENVIRONMENT : STATUS_DONE);

@@ -26,6 +26,7 @@ static const struct {
 	{ "noexec", PASS, NULL },
 	{ "noatime", PASS, NULL },
 	{ "nopassthrough", OURS, NULL },
+	{ "noverify", OURS, NULL },
 	{ "debug", PASS, NULL },
 	{ "context=", PASS, NULL },
 	{ "fscontext=", PASS, NULL },
@@ -99,6 +100,25 @@ static int append(char **list, const char *word, size_t len)
 	return 0;
 }
 
+/* 1 to a day. */
+static int take_seconds(const char *text, size_t len, unsigned *seconds, struct err *e)
+{
+	unsigned v = 0;
+
+	for (size_t i = 0; i < len && v <= 86400; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			v = 86401;
+		else
+			v = v * 10 + (unsigned)(text[i] - '0');
+	}
+	if (v == 0 || v > 86400)
+		return err_usage(e, EINVAL,
+				 "mount option verify_after= takes 1 to 86400 seconds, not '%.*s'",
+				 (int)len, text);
+	*seconds = v;
+	return 0;
+}
+
 static int take(struct mount_options *o, const char *word, size_t len, struct err *e)
 {
 	int i;
@@ -110,14 +130,18 @@ static int take(struct mount_options *o, const char *word, size_t len, struct er
 		o->mode = strndup(word + 5, len - 5);
 		return o->mode ? 0 : -ENOMEM;
 	}
+	if (len > 13 && memcmp(word, "verify_after=", 13) == 0)
+		return take_seconds(word + 13, len - 13, &o->verify_after, e);
 	i = find(word, len);
 	if (i < 0)
 		return err_usage(e, EINVAL, "unknown mount option '%.*s'", (int)len, word);
 	if (words[i].fate == REFUSE)
 		return err_usage(e, EINVAL, "mount option '%s' is not offered: %s", words[i].word,
 				 words[i].why);
-	if (words[i].fate == OURS)
+	if (strcmp(words[i].word, "nopassthrough") == 0)
 		o->nopassthrough = true;
+	if (strcmp(words[i].word, "noverify") == 0)
+		o->noverify = true;
 	if (words[i].fate != PASS)
 		return 0;
 	if (strncmp(word, "allow_", 6) == 0)

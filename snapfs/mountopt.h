@@ -11,10 +11,12 @@
 #include "base/err.h"
 
 struct mount_options {
-	char *fuse;	    /* what libfuse is given, comma separated; owned, may be NULL */
-	char *mode;	    /* of mode=OCTAL, owned, may be NULL */
-	bool allow_other;   /* others than the mounting user may look in */
-	bool nopassthrough; /* this process serves all reads */
+	char *fuse;	       /* what libfuse is given, comma separated; owned, may be NULL */
+	char *mode;	       /* of mode=OCTAL, owned, may be NULL */
+	bool allow_other;      /* others than the mounting user may look in */
+	bool nopassthrough;    /* this process serves all reads */
+	bool noverify;	       /* nothing is verified before it is opened */
+	unsigned verify_after; /* seconds until it is, in idle time; 0: not given */
 };
 
 /*
