@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/progress.h"
 #include "base/text.h"
+#include "catalog/check.h"
 #include "catalog/cli.h"
 #include "catalog/verify.h"
 
@@ -265,18 +266,31 @@ static int list_named(struct run *r, struct err *e)
 	return 0;
 }
 
+/* False where the index is in memory, for the store cannot be written or the disk is full. */
+static bool is_kept(const struct run *r)
+{
+	const char *health = cat_index_health(r->cli->store);
+
+	if (strncmp(health, "in memory", 9) != 0)
+		return true;
+	if (!r->cli->args.json)
+		fprintf(stderr, "snapctl: what was found is not kept: the index is %s\n", health);
+	return false;
+}
+
 static int tell_sum(struct run *r, struct err *e)
 {
+	const bool kept = is_kept(r);
 	const unsigned done = r->valid + r->bad + r->unread;
 	const size_t left = r->n - done - r->gone;
 
 	if (r->cli->args.json)
-		return print_line(json_pack("{s:s, s:i, s:i, s:i, s:o, s:o, s:f}", "summary",
+		return print_line(json_pack("{s:s, s:i, s:i, s:i, s:o, s:o, s:f, s:b}", "summary",
 					    r->stopped ? "interrupted" : "finished", "valid",
 					    (int)r->valid, "bad", (int)r->bad, "unreadable",
 					    (int)r->unread, "left", cli_number(left), "bytes",
 					    cli_number(r->all_bytes), "seconds",
-					    seconds_since(r->started_ns)),
+					    seconds_since(r->started_ns), "kept", (int)kept),
 				  e);
 	if (r->stopped)
 		fprintf(stderr,

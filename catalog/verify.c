@@ -176,6 +176,9 @@ static int verify_content(struct store *store, const struct cat_row *row, bool a
 		rc = verify_state(&d, name, e);
 	if (rc == 0)
 		rc = verify_files(store, &d, name, anew, progress, e);
+	/* What somebody removes loses its files on the way: that is no damage. */
+	if (rc == -EBADMSG && !cat_tree_is(store->snapshots, name, d.dirfd))
+		rc = err_refuse(e, ENOENT, "snapshot %s was removed while it was verified", name);
 	proto_snapdir_close(&d);
 	return rc;
 }
@@ -184,7 +187,7 @@ int cat_verify_snapshot(struct store *store, const char *name, bool anew,
 			struct io_progress *progress, struct err *e)
 {
 	struct err own = { 0 };
-	struct cat_row row;
+	struct cat_row row, now;
 	int rc = cat_index_find(store, name, &row, e);
 
 	if (!e)
@@ -202,6 +205,9 @@ int cat_verify_snapshot(struct store *store, const char *name, bool anew,
 				  "reindex --accept %s` takes it as it is now",
 				  row.name, row.name);
 	rc = verify_content(store, &row, anew, progress, e);
+	/* A tree that was made is a change of disks/: seen first, it does not undo the outcome. */
+	if (rc == 0)
+		cat_index_find(store, row.name, &now, NULL);
 	if (rc == 0)
 		cat_index_set_status(store, row.name, row.manifest_digest, CAT_VALID, "", NULL);
 	/* What could not be read is not known to be damaged: its status stays. */

@@ -16,6 +16,10 @@ expect 0 "$BIN/snapctl" list
 says base
 expect 0 "$BIN/snapctl" show base
 expect 0 "$BIN/snapctl" verify base
+says "base: valid"
+says "not kept: the index is in memory: the store cannot be written"
+"$BIN/snapctl" verify --all --json >"$WORK/lines" || fail "verify --all: $(cat "$WORK/lines")"
+grep -q '"kept": false' "$WORK/lines" || fail "it is said to be kept: $(cat "$WORK/lines")"
 start_vmm r --restore-snapshot "$STORE/snapshots/base"
 ticks_on r
 if [ -w /dev/fuse ]; then

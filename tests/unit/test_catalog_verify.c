@@ -73,6 +73,55 @@ static void write_after_verification_makes_it_unverified(void **state)
 	cat_store_close(store);
 }
 
+static int take_away(void *arg, uint64_t done, uint64_t total)
+{
+	const struct rig *r = arg;
+
+	(void)done;
+	(void)total;
+	rig_shell("mv '%s/snapshots/a' '%s/away'", r->store, r->dir);
+	return 0;
+}
+
+static void snapshot_removed_while_verified_is_not_damaged(void **state)
+{
+	struct rig *r = *state;
+	struct io_progress progress = { take_away, r };
+	struct err e = { 0 };
+	struct store *store;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	flip(r, "a", "memory.bin", 9);
+	assert_int_equal(cat_verify_snapshot(store, "a", true, &progress, &e), -ENOENT);
+	assert_non_null(strstr(e.text, "was removed while it was verified"));
+	rig_expect(store, "a=missing ");
+	cat_store_close(store);
+}
+
+static int stop_it(void *arg, uint64_t done, uint64_t total)
+{
+	(void)arg;
+	(void)done;
+	(void)total;
+	return -ECANCELED;
+}
+
+static void verification_that_is_stopped_says_nothing_of_the_snapshot(void **state)
+{
+	struct rig *r = *state;
+	struct io_progress progress = { stop_it, NULL };
+	struct store *store;
+
+	rig_publish(r, "a", 1, NULL, NULL);
+	store = rig_open(r);
+	flip(r, "a", "memory.bin", 9);
+	rig_expect(store, "a=unverified ");
+	assert_int_equal(cat_verify_snapshot(store, "a", true, &progress, NULL), -ECANCELED);
+	rig_expect(store, "a=unverified ");
+	cat_store_close(store);
+}
+
 static int make_file(struct rig *r, const char *name, uint8_t digest[DIGEST_SIZE])
 {
 	uint8_t bytes[10000];
@@ -260,6 +309,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_RIG(bit_flip_in_each_file_found_and_named),
 		WITH_RIG(write_after_verification_makes_it_unverified),
+		WITH_RIG(snapshot_removed_while_verified_is_not_damaged),
+		WITH_RIG(verification_that_is_stopped_says_nothing_of_the_snapshot),
 		WITH_RIG(stamp_holds_until_write_link_or_other_digest),
 		WITH_RIG(stamp_refused_while_it_can_be_written),
 		WITH_RIG(stamp_refused_when_the_lease_breaks_meanwhile),
