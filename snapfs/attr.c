@@ -60,17 +60,22 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 	}
 }
 
-/* How a large file is known to be good, in words. */
-static const char *file_words(struct fs *fs, struct snap *s, const struct view *v, size_t i)
+enum rung sfs_fs_rung(struct fs *fs, struct snap *s, const struct view *v, size_t i)
 {
 	struct snapdir_file f;
 	auto_fd int fd = -1;
 
+	if (!v->dir.manifest || i >= proto_snapdir_files(v->dir.manifest))
+		return RUNG_DAMAGED;
 	proto_snapdir_file(v->dir.manifest, i, &f);
 	fd = proto_snapdir_open_file(&v->dir, &f, "", NULL);
-	if (fd < 0)
-		return "damaged";
-	switch (sfs_rung_decide(fs->store, s, i, fd, f.digest)) {
+	return fd < 0 ? RUNG_DAMAGED : sfs_rung_decide(fs->store, s, i, fd, f.digest);
+}
+
+/* How a large file is known to be good, in words. */
+static const char *file_words(struct fs *fs, struct snap *s, const struct view *v, size_t i)
+{
+	switch (sfs_fs_rung(fs, s, v, i)) {
 	case RUNG_SEALED:
 		return "sealed: the kernel checks each read";
 	case RUNG_STAMPED:

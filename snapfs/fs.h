@@ -20,6 +20,7 @@
 #include "handle.h"
 #include "node.h"
 #include "passthrough.h"
+#include "rung.h"
 #include "snap.h"
 #include "verifier.h"
 
@@ -85,6 +86,9 @@ int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st);
 
 /* What the link points to. 0, -ENOENT, -EINVAL (no link), or another negative errno. */
 int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_MAX]);
+
+/* The rung of file number i of the manifest, as it would be opened now. */
+enum rung sfs_fs_rung(struct fs *fs, struct snap *s, const struct view *v, size_t i);
 
 /* The text of NODE_STATUS or NODE_JSON, the caller's. 0 or a negative errno. */
 int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);

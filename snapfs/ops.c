@@ -10,6 +10,7 @@
 #include "catalog/mount.h"
 
 #define XATTR_PROBLEM "user.snapfs.problem"
+#define XATTR_RUNG    "user.snapfs.rung" /* of a large file; vmm asks for it */
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
@@ -125,6 +126,30 @@ static size_t problem_of(struct fs *fs, fuse_ino_t ino, char problem[SNAP_PROBLE
 	return strlen(problem);
 }
 
+/* The rung of a large file, in one word. Its length, 0: it is none. */
+static size_t rung_of(struct fs *fs, fuse_ino_t ino, char word[MOUNT_XATTR_MAX])
+{
+	static const char *const words[] = {
+		[RUNG_SEALED] = "sealed",
+		[RUNG_STAMPED] = "stamped",
+		[RUNG_UNVERIFIED] = "unverified",
+		[RUNG_DAMAGED] = "damaged",
+	};
+	struct node *n = sfs_nodes_get(&fs->nodes, ino);
+	bool is_large = n && (n->key.kind == NODE_MEMORY || n->key.kind == NODE_DISK);
+	struct view *v = is_large ? sfs_snap_view(n->snap) : NULL;
+
+	*word = '\0';
+	if (v) {
+		snprintf(word, MOUNT_XATTR_MAX, "%s",
+			 words[sfs_fs_rung(fs, n->snap, v, n->key.file)]);
+		sfs_view_put(n->snap, v);
+	}
+	if (n)
+		sfs_nodes_put(&fs->nodes, n);
+	return strlen(word);
+}
+
 /* What the root says of the mount. Its length, 0: it has no such attribute. */
 static size_t mount_attribute(struct fs *fs, const char *name, char value[MOUNT_XATTR_MAX])
 {
@@ -160,6 +185,8 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 	if (strcmp(name, XATTR_PROBLEM) == 0)
 		len = problem_of(sfs_req_fs(req), ino, value);
+	else if (strcmp(name, XATTR_RUNG) == 0)
+		len = rung_of(sfs_req_fs(req), ino, value);
 	else if (ino == NODE_ROOT_ID)
 		len = mount_attribute(sfs_req_fs(req), name, value);
 	if (len)

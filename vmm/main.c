@@ -160,6 +160,7 @@ static int restore(struct program *p, struct err *e)
 		.memory = p->options.memory,
 		.processors = p->options.processors,
 		.trust_memory = p->options.trust_memory,
+		.wait_verified = p->options.wait_verified,
 		.clock = (enum clock_mode)p->options.clock,
 		.devices = &p->options,
 	};

@@ -41,6 +41,8 @@ const struct opt options_table[] = {
 	  "with --restore-snapshot: say whether it can be restored here, and stop" },
 	{ "trust-memory", 0, OPT_FLAG, AT(trust_memory), NULL,
 	  "restore without verifying memory.bin" },
+	{ "wait-verified", 0, OPT_FLAG, AT(wait_verified), NULL,
+	  "do not start before all of it is verified, from the mount either" },
 	{ "memory-backing-file", 0, OPT_STRING, AT(memory_backing_file), "FILE",
 	  "guest RAM in this file, made if missing (in the store)" },
 	{ "private-memory", 0, OPT_FLAG, AT(private_memory), NULL,

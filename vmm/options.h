@@ -22,7 +22,7 @@ struct options {
 	const char *serial, *control, *memory_backing_file, *store, *restore;
 	const char *cpu; /* NULL: host */
 	unsigned clock;	 /* enum clock_mode */
-	bool private_memory, no_reserve, paused, check, trust_memory;
+	bool private_memory, no_reserve, paused, check, trust_memory, wait_verified;
 	bool demo_guest, check_host, json, version;
 	bool no_sandbox, timing;
 };

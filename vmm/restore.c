@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -247,15 +248,25 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	return rc < 0 ? rc : rc2;
 }
 
-static int verify_file(struct restore *r, const struct snapdir_file *f, int fd, struct publisher *p,
-		       struct err *e)
+/* True where the mount says that the whole file is known to be good, not just each block read. */
+static bool is_known_whole(int fd)
+{
+	char rung[16] = "";
+
+	if (fgetxattr(fd, "user.snapfs.rung", rung, sizeof(rung) - 1) < 0)
+		return false;
+	return strcmp(rung, "sealed") == 0 || strcmp(rung, "stamped") == 0;
+}
+
+static int verify_file(struct restore *r, const struct snapdir_file *f, int fd, bool whole,
+		       struct publisher *p, struct err *e)
 {
 	char what[SNAPDIR_PATH_MAX + 16];
 	struct progress progress;
 	struct io_progress io;
 	int rc;
 
-	if (on_snapfs(fd) || publisher_trusts(p, fd, f->digest))
+	if (on_snapfs(fd) ? !whole || is_known_whole(fd) : publisher_trusts(p, fd, f->digest))
 		return 0;
 	snprintf(what, sizeof(what), "verifying %s", f->path);
 	progress_start(&progress, what, false);
@@ -279,7 +290,8 @@ static int verify_files(struct restore *r, const struct restore_options *o, stru
 		struct snapdir_file f;
 
 		proto_snapdir_file(r->dir.manifest, i, &f);
-		rc = verify_file(r, &f, i ? r->disk_fds[i - 1] : r->memory_fd, p, e);
+		rc = verify_file(r, &f, i ? r->disk_fds[i - 1] : r->memory_fd, o->wait_verified, p,
+				 e);
 	}
 	return rc;
 }

@@ -19,6 +19,7 @@ struct restore_options {
 	uint64_t memory;     /* --memory, 0: not given; must match */
 	uint32_t processors; /* --processors, 0: not given; must match */
 	bool trust_memory;
+	bool wait_verified; /* read whole what the mount would check block by block */
 	enum clock_mode clock;
 	const struct options *devices; /* what of devices is to be another */
 };
