@@ -60,7 +60,7 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 	}
 }
 
-enum rung sfs_fs_rung(struct fs *fs, struct snap *s, const struct view *v, size_t i)
+enum rung sfs_fs_rung(struct snap *s, const struct view *v, size_t i)
 {
 	struct snapdir_file f;
 	auto_fd int fd = -1;
@@ -69,13 +69,13 @@ enum rung sfs_fs_rung(struct fs *fs, struct snap *s, const struct view *v, size_
 		return RUNG_DAMAGED;
 	proto_snapdir_file(v->dir.manifest, i, &f);
 	fd = proto_snapdir_open_file(&v->dir, &f, "", NULL);
-	return fd < 0 ? RUNG_DAMAGED : sfs_rung_decide(fs->store, s, i, fd, f.digest);
+	return fd < 0 ? RUNG_DAMAGED : sfs_rung_decide(s, i, fd, f.digest);
 }
 
 /* How a large file is known to be good, in words. */
-static const char *file_words(struct fs *fs, struct snap *s, const struct view *v, size_t i)
+static const char *file_words(struct snap *s, const struct view *v, size_t i)
 {
-	switch (sfs_fs_rung(fs, s, v, i)) {
+	switch (sfs_fs_rung(s, v, i)) {
 	case RUNG_SEALED:
 		return "sealed: the kernel checks each read";
 	case RUNG_STAMPED:
@@ -97,13 +97,13 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 	struct condition c;
 
 	sfs_snap_name(s, name);
-	sfs_snap_examine(s, v, fs->store, &c);
+	sfs_snap_examine(s, v, &c);
 	d.name = c.indexed ? c.row.name : name;
 	if (d.manifest) {
 		d.id = uuid_format(d.manifest->id.data, id);
 		parent_of(fs, s, "", parent);
 		for (size_t i = 0; i < proto_snapdir_files(d.manifest); i++)
-			files[i] = file_words(fs, s, v, i);
+			files[i] = file_words(s, v, i);
 	}
 	d.status = c.status;
 	d.problem = c.problem;
@@ -135,7 +135,7 @@ static int snapshot_time(struct snap *s, struct timespec *t)
 
 	if (!v)
 		return -ENOMEM;
-	*t = s->stat.st_mtim;
+	*t = s->at.mtime;
 	if (v->dir.manifest) {
 		created = v->dir.manifest->created_at;
 		t->tv_sec = created->seconds < 0	  ? 0
@@ -185,13 +185,56 @@ static int stat_link(struct fs *fs, const struct node *n, struct stat *st)
 	return rc;
 }
 
+/* Where the node's file is in the snapshot's directory. 0, or -ENOENT: nowhere any more. */
+static int path_of(const struct node *n, const struct view *v, char path[SNAPDIR_PATH_MAX])
+{
+	struct snapdir_file f;
+
+	for (size_t i = 0; i < sfs_children_count; i++)
+		if (sfs_children[i].kind == n->key.kind) {
+			snprintf(path, SNAPDIR_PATH_MAX, "%s", sfs_children[i].name);
+			return 0;
+		}
+	if (!v->dir.manifest || n->key.file >= proto_snapdir_files(v->dir.manifest))
+		return -ENOENT;
+	proto_snapdir_file(v->dir.manifest, n->key.file, &f);
+	memcpy(path, f.path, SNAPDIR_PATH_MAX);
+	return 0;
+}
+
+/*
+ * Looks at the node's file. One that was removed or replaced is as it was seen last:
+ * those who have it open go on with it. 0 or a negative errno.
+ */
+static int look(struct node *n, struct stat *file)
+{
+	struct view *v = sfs_snap_view(n->snap);
+	char path[SNAPDIR_PATH_MAX];
+	int rc;
+
+	if (!v)
+		return -ENOMEM;
+	rc = path_of(n, v, path);
+	if (rc == 0)
+		rc = sfs_view_look(v, path, file);
+	sfs_view_put(n->snap, v);
+	pthread_mutex_lock(&n->snap->lock);
+	if (rc == 0 && file->st_dev == n->key.file_dev && file->st_ino == n->key.file_ino)
+		n->seen = *file;
+	else if (rc == 0 || rc == -ENOENT)
+		*file = n->seen;
+	pthread_mutex_unlock(&n->snap->lock);
+	return rc == -ENOENT ? 0 : rc;
+}
+
 /* A file of the store: its own size, blocks and times. What is no regular file is empty. */
-static int stat_stored(struct fs *fs, const struct node *n, struct stat *st)
+static int stat_stored(struct fs *fs, struct node *n, struct stat *st)
 {
 	struct stat file;
+	int rc = look(n, &file);
 
-	if (fstat(n->fd, &file) < 0)
-		return -errno;
+	if (rc < 0)
+		return rc;
 	st->st_mode = S_IFREG | fs->file_mode;
 	if (S_ISREG(file.st_mode)) {
 		st->st_size = file.st_size;
@@ -242,7 +285,7 @@ static int stat_disks(struct fs *fs, const struct node *n, struct stat *st)
 	return rc;
 }
 
-int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st)
+int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st)
 {
 	struct timespec t;
 	int rc;

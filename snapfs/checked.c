@@ -60,7 +60,7 @@ static void report_block(struct checked *c, uint64_t block)
 		 c->what.path, (unsigned long long)block,
 		 (unsigned long long)(block * DIGEST_BLOCK));
 	sfs_snap_set_bad(f->node->snap, f->node->key.file, &f->id, problem);
-	sfs_snap_report(f->node->snap, c->view, f->fs->store, CAT_DAMAGED, problem);
+	sfs_snap_report(f->node->snap, c->view, CAT_DAMAGED, problem);
 }
 
 /* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */

@@ -24,7 +24,7 @@ static bool is_any_bad(struct snap *s, const struct view *v, char problem[SNAP_P
 		struct stat st;
 
 		proto_snapdir_file(v->dir.manifest, i, &f);
-		if (fstatat(s->dirfd, f.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (fstatat(v->dir.dirfd, f.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		id = sfs_identity_of(&st);
 		if (sfs_snap_is_bad(s, i, &id, problem))
@@ -33,12 +33,11 @@ static bool is_any_bad(struct snap *s, const struct view *v, char problem[SNAP_P
 	return false;
 }
 
-void sfs_snap_condition(struct snap *s, const struct view *v, struct store *store,
-			struct condition *c)
+void sfs_snap_condition(struct snap *s, const struct view *v, struct condition *c)
 {
 	*c = (struct condition){ .status = CAT_UNVERIFIED };
 	/* An index that cannot be asked takes nothing away: the directory is the truth. */
-	c->indexed = sfs_snap_row(s, v, store, &c->row) == 0;
+	c->indexed = sfs_snap_row(s, v, &c->row) == 0;
 	if (!v->dir.manifest) {
 		c->status = v->rc == -EBADMSG ? CAT_DAMAGED : CAT_UNVERIFIED;
 		memcpy(c->problem, v->problem, sizeof(c->problem));
@@ -86,8 +85,8 @@ static int tell_bad(struct snap *s, size_t i, int fd, const char *name,
 }
 
 /* What is wrong with the looks of a large file. *known: it is sealed or stamped. */
-static int look_at_file(struct snap *s, const struct view *v, size_t i, struct store *store,
-			const char *name, bool *known, struct err *e)
+static int look_at_file(struct snap *s, const struct view *v, size_t i, const char *name,
+			bool *known, struct err *e)
 {
 	struct snapdir_file f;
 	auto_fd int fd = -1;
@@ -96,7 +95,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, struct s
 	fd = proto_snapdir_open_file(&v->dir, &f, name, e);
 	if (fd < 0)
 		return fd;
-	switch (sfs_rung_decide(store, s, i, fd, f.digest)) {
+	switch (sfs_rung_decide(s, i, fd, f.digest)) {
 	case RUNG_SEALED:
 	case RUNG_STAMPED:
 		*known = true;
@@ -114,8 +113,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, struct s
  * What is wrong with state.bin or the looks of memory and disks: 0 or -EBADMSG
  * with words. *known: all of them are sealed or stamped.
  */
-static int look_at_files(struct snap *s, const struct view *v, struct store *store, bool *known,
-			 struct err *e)
+static int look_at_files(struct snap *s, const struct view *v, bool *known, struct err *e)
 {
 	auto_free uint8_t *state = NULL;
 	const size_t n = proto_snapdir_files(v->dir.manifest);
@@ -129,23 +127,22 @@ static int look_at_files(struct snap *s, const struct view *v, struct store *sto
 	for (size_t i = 0; rc == 0 && i < n; i++) {
 		bool one = false;
 
-		rc = look_at_file(s, v, i, store, name, &one, e);
+		rc = look_at_file(s, v, i, name, &one, e);
 		*known = *known && one;
 	}
 	return rc;
 }
 
-void sfs_snap_examine(struct snap *s, const struct view *v, struct store *store,
-		      struct condition *c)
+void sfs_snap_examine(struct snap *s, const struct view *v, struct condition *c)
 {
 	struct err e = { 0 };
 	bool known;
 	int rc;
 
-	sfs_snap_condition(s, v, store, c);
+	sfs_snap_condition(s, v, c);
 	if (!v->dir.manifest || c->status == CAT_REPLACED)
 		return;
-	rc = look_at_files(s, v, store, &known, &e);
+	rc = look_at_files(s, v, &known, &e);
 	if (rc == -EBADMSG) {
 		c->status = CAT_DAMAGED;
 		snprintf(c->problem, sizeof(c->problem), "%.*s", (int)strcspn(e.text, "\n"),
@@ -165,15 +162,17 @@ static bool is_news(struct snap *s, const char *problem, char name[CAT_NAME_MAX 
 	bool news;
 
 	pthread_mutex_lock(&s->lock);
-	news = strcmp(s->said, problem) != 0;
-	snprintf(s->said, sizeof(s->said), "%s", problem);
+	news = !s->said || strcmp(s->said, problem) != 0;
+	if (news) {
+		free(s->said);
+		s->said = strdup(problem);
+	}
 	memcpy(name, s->name, sizeof(s->name));
 	pthread_mutex_unlock(&s->lock);
 	return news;
 }
 
-void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum cat_status status,
-		     const char *problem)
+void sfs_snap_report(struct snap *s, struct view *v, enum cat_status status, const char *problem)
 {
 	char name[CAT_NAME_MAX + 1];
 	struct cat_row row;
@@ -182,27 +181,27 @@ void sfs_snap_report(struct snap *s, struct view *v, struct store *store, enum c
 	atomic_store(&v->settled, false);
 	if (is_news(s, problem, name))
 		log_error("snapshot %s is %s: %s", name, cat_status_word(status), problem);
-	if (status != CAT_DAMAGED || sfs_snap_row(s, v, store, &row) < 0)
+	if (status != CAT_DAMAGED || sfs_snap_row(s, v, &row) < 0)
 		return;
 	if (row.status == CAT_DAMAGED && strcmp(row.problem, problem) == 0)
 		return;
 	/* A manifest that cannot be read has no digest to tell: the row's it is. */
-	if (cat_index_set_status(store, row.name, row.manifest_digest, CAT_DAMAGED, problem, &e) <
-	    0)
+	if (cat_index_set_status(s->of->store, row.name, row.manifest_digest, CAT_DAMAGED, problem,
+				 &e) < 0)
 		log_warn("%s", e.text);
 }
 
-void sfs_snap_settle(struct snap *s, const struct view *v, struct store *store)
+void sfs_snap_settle(struct snap *s, const struct view *v)
 {
 	struct cat_row row;
 	struct err e = { 0 };
 	bool known;
 
-	if (sfs_snap_row(s, v, store, &row) < 0 || row.status == CAT_VALID ||
-	    row.status == CAT_REPLACED)
+	if (sfs_snap_row(s, v, &row) < 0 || row.status == CAT_VALID || row.status == CAT_REPLACED)
 		return;
-	if (look_at_files(s, v, store, &known, NULL) < 0 || !known)
+	if (look_at_files(s, v, &known, NULL) < 0 || !known)
 		return;
-	if (cat_index_set_status(store, row.name, v->dir.manifest_digest, CAT_VALID, NULL, &e) < 0)
+	if (cat_index_set_status(s->of->store, row.name, v->dir.manifest_digest, CAT_VALID, NULL,
+				 &e) < 0)
 		log_warn("%s", e.text);
 }

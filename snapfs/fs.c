@@ -23,23 +23,22 @@ const size_t sfs_children_count = sizeof(sfs_children) / sizeof(sfs_children[0])
 static void drop_node(struct node *n)
 {
 	sfs_snap_put(n->snap);
-	if (n->fd >= 0)
-		close(n->fd);
 	free(n);
 }
 
-/* Puts in a node; takes over the references to snap and fd. NULL: out of memory. */
-static struct node *add_node(struct fs *fs, const struct node_key *key, struct snap *snap, int fd)
+/* Puts in a node; takes over the reference to snap. NULL: out of memory. */
+static struct node *add_node(struct fs *fs, const struct node_key *key, struct snap *snap,
+			     const struct stat *seen)
 {
 	struct node *n = malloc(sizeof(*n));
 
 	if (!n) {
 		sfs_snap_put(snap);
-		if (fd >= 0)
-			close(fd);
 		return NULL;
 	}
-	*n = (struct node){ .key = *key, .snap = snap, .fd = fd };
+	*n = (struct node){ .key = *key, .snap = snap };
+	if (seen)
+		n->seen = *seen;
 	return sfs_nodes_add(&fs->nodes, n);
 }
 
@@ -58,12 +57,18 @@ int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode, bool passt
 		return -errno;
 	fs->uid = st.st_uid;
 	fs->gid = st.st_gid;
-	rc = sfs_verifier_start(&fs->verifier, store);
+	rc = sfs_snaps_init(&fs->snaps, store);
 	if (rc < 0)
 		return rc;
 	rc = sfs_nodes_init(&fs->nodes, drop_node);
 	if (rc < 0) {
-		sfs_verifier_stop(fs->verifier);
+		sfs_snaps_destroy(&fs->snaps);
+		return rc;
+	}
+	rc = sfs_verifier_start(&fs->verifier, store);
+	if (rc < 0) {
+		sfs_nodes_destroy(&fs->nodes);
+		sfs_snaps_destroy(&fs->snaps);
 		return rc;
 	}
 	sfs_handles_init(&fs->handles);
@@ -71,7 +76,7 @@ int sfs_fs_init(struct fs *fs, struct store *store, mode_t file_mode, bool passt
 		&fs->passthrough,
 		openat(cat_store_root_fd(store), "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC),
 		passthrough);
-	if (!add_node(fs, &root, NULL, -1)) {
+	if (!add_node(fs, &root, NULL, NULL)) {
 		sfs_fs_destroy(fs);
 		return -ENOMEM;
 	}
@@ -93,30 +98,35 @@ bool sfs_fs_destroy(struct fs *fs)
 	sfs_handles_destroy(&fs->handles);
 	sfs_passthrough_destroy(&fs->passthrough);
 	sfs_nodes_destroy(&fs->nodes);
+	sfs_snaps_destroy(&fs->snaps);
 	return true;
 }
 
 static int lookup_snapshot(struct fs *fs, const char *name, struct node **n)
 {
 	struct node_key key = { .kind = NODE_SNAPSHOT };
+	struct snap_dir dir;
 	struct snap *s;
 	int rc;
 
 	if (cat_name_check(name, NULL) < 0)
 		return -ENOENT;
-	rc = sfs_snap_open(&s, cat_store_snapshots_fd(fs->store), name);
+	rc = sfs_snaps_look(&fs->snaps, name, &dir);
 	if (rc < 0)
 		return rc;
-	key.dir_dev = s->stat.st_dev;
-	key.dir_ino = s->stat.st_ino;
+	key.dir_dev = dir.dev;
+	key.dir_ino = dir.ino;
+	key.dir_born = dir.born;
 	*n = sfs_nodes_find(&fs->nodes, &key);
 	if (*n) {
 		/* Known, perhaps by another name until now. */
-		sfs_snap_put(s);
 		sfs_snap_set_name((*n)->snap, name);
 		return 0;
 	}
-	*n = add_node(fs, &key, s, -1);
+	s = sfs_snap_new(&fs->snaps, &dir, name);
+	if (!s)
+		return -ENOMEM;
+	*n = add_node(fs, &key, s, NULL);
 	return *n ? 0 : -ENOMEM;
 }
 
@@ -130,7 +140,7 @@ static int lookup_root(struct fs *fs, const char *name, struct node **n)
 		key.kind = NODE_BY_ID;
 	else
 		return lookup_snapshot(fs, name, n);
-	*n = add_node(fs, &key, NULL, -1);
+	*n = add_node(fs, &key, NULL, NULL);
 	return *n ? 0 : -ENOMEM;
 }
 
@@ -140,7 +150,7 @@ static int lookup_id(struct fs *fs, const char *name, struct node **n)
 
 	if (uuid_parse(name, key.id) < 0)
 		return -ENOENT;
-	*n = add_node(fs, &key, NULL, -1);
+	*n = add_node(fs, &key, NULL, NULL);
 	return *n ? 0 : -ENOMEM;
 }
 
@@ -152,120 +162,113 @@ static const struct fs_child *find_child(const char *name)
 	return NULL;
 }
 
-/* True for the files that lie in the store. */
-static bool is_stored(enum node_kind kind)
+bool sfs_fs_is_stored(enum node_kind kind)
 {
 	return kind == NODE_MANIFEST || kind == NODE_STATE || kind == NODE_MEMORY;
 }
 
-static int lookup_child(struct fs *fs, const struct node *dir, const char *name, struct node **n)
+/* What a node in the directory `dir` stands for. */
+static struct node_key key_in(const struct node *dir, enum node_kind kind)
 {
-	struct node_key key = { .dir_dev = dir->key.dir_dev, .dir_ino = dir->key.dir_ino };
-	const struct fs_child *child = find_child(name);
-	auto_fd int fd = -1;
+	return (struct node_key){
+		.kind = kind,
+		.dir_dev = dir->key.dir_dev,
+		.dir_ino = dir->key.dir_ino,
+		.dir_born = dir->key.dir_born,
+	};
+}
 
-	if (!child)
-		return -ENOENT;
-	key.kind = child->kind;
-	if (is_stored(child->kind)) {
-		struct stat st;
-
-		/* Whatever it is, it is only looked at: O_PATH opens no FIFO and follows no link.
-		 */
-		fd = openat(dir->snap->dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &st) < 0)
-			return -errno;
-		key.file_dev = st.st_dev;
-		key.file_ino = st.st_ino;
-	}
-	*n = sfs_nodes_find(&fs->nodes, &key);
-	if (*n)
-		return 0;
-	*n = add_node(fs, &key, sfs_snap_get(dir->snap), take_fd(&fd));
+/* The node of that key in `dir`, made where there is none. */
+static int node_in(struct fs *fs, const struct node *dir, const struct node_key *key,
+		   const struct stat *seen, struct node **n)
+{
+	*n = sfs_nodes_find(&fs->nodes, key);
+	if (!*n)
+		*n = add_node(fs, key, sfs_snap_get(dir->snap), seen);
 	return *n ? 0 : -ENOMEM;
 }
 
-/* disks/ or what is in it, to be looked at only. */
-static int open_disks(const struct node *dir)
+/* The file at `path` of the store, in `dir`. */
+static int stored_in(struct fs *fs, const struct node *dir, const struct view *v, const char *path,
+		     struct node_key *key, struct node **n)
 {
-	int fd = openat(dir->snap->dirfd, SNAPDIR_DISKS,
-			O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	int rc = sfs_view_look(v, path, &st);
 
-	return fd < 0 ? -errno : fd;
+	if (rc < 0)
+		return rc;
+	key->file_dev = st.st_dev;
+	key->file_ino = st.st_ino;
+	return node_in(fs, dir, key, &st, n);
 }
 
-/* The number of the file of that name in disks/, by the manifest as it is now. */
-static int find_disk(const struct node *dir, const char *name, uint64_t *file)
+static int lookup_child(struct fs *fs, const struct node *dir, const char *name, struct node **n)
 {
-	struct view *v = sfs_snap_view(dir->snap);
-	size_t n = v && v->dir.manifest ? proto_snapdir_files(v->dir.manifest) : 0;
-	int rc = v ? -ENOENT : -ENOMEM;
+	const struct fs_child *child = find_child(name);
+	struct node_key key;
+	struct view *v;
+	int rc;
 
-	for (size_t i = 1; rc == -ENOENT && i < n; i++) {
-		struct snapdir_file f;
-
-		proto_snapdir_file(v->dir.manifest, i, &f);
-		if (strcmp(f.path + sizeof(SNAPDIR_DISKS), name) != 0)
-			continue;
-		*file = i;
-		rc = 0;
-	}
-	if (v)
-		sfs_view_put(dir->snap, v);
+	if (!child)
+		return -ENOENT;
+	key = key_in(dir, child->kind);
+	if (!sfs_fs_is_stored(child->kind))
+		return node_in(fs, dir, &key, NULL, n);
+	v = sfs_snap_view(dir->snap);
+	if (!v)
+		return -ENOMEM;
+	rc = stored_in(fs, dir, v, name, &key, n);
+	sfs_view_put(dir->snap, v);
 	return rc;
+}
+
+/* The file of that name in disks/, by the manifest. Its number; 0: there is none. */
+static size_t find_disk(const struct view *v, const char *name, struct snapdir_file *f)
+{
+	const size_t n = v->dir.manifest ? proto_snapdir_files(v->dir.manifest) : 0;
+
+	for (size_t i = 1; i < n; i++) {
+		proto_snapdir_file(v->dir.manifest, i, f);
+		if (strcmp(f->path + sizeof(SNAPDIR_DISKS), name) == 0)
+			return i;
+	}
+	return 0;
 }
 
 static int lookup_disk(struct fs *fs, const struct node *dir, const char *name, struct node **n)
 {
-	struct node_key key = {
-		.kind = NODE_DISK,
-		.dir_dev = dir->key.dir_dev,
-		.dir_ino = dir->key.dir_ino,
-	};
-	auto_fd int disks = -1;
-	auto_fd int fd = -1;
-	struct stat st;
-	int rc = find_disk(dir, name, &key.file);
+	struct node_key key = key_in(dir, NODE_DISK);
+	struct view *v = sfs_snap_view(dir->snap);
+	struct snapdir_file f;
+	int rc;
 
-	if (rc < 0)
-		return rc;
-	disks = open_disks(dir);
-	if (disks < 0)
-		return disks;
-	fd = openat(disks, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	key.file_dev = st.st_dev;
-	key.file_ino = st.st_ino;
-	*n = sfs_nodes_find(&fs->nodes, &key);
-	if (*n)
-		return 0;
-	*n = add_node(fs, &key, sfs_snap_get(dir->snap), take_fd(&fd));
-	return *n ? 0 : -ENOMEM;
+	if (!v)
+		return -ENOMEM;
+	key.file = find_disk(v, name, &f);
+	rc = key.file ? stored_in(fs, dir, v, f.path, &key, n) : -ENOENT;
+	sfs_view_put(dir->snap, v);
+	return rc;
 }
 
 int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino)
 {
 	struct node_key key = { .kind = NODE_DISK };
 	struct view *v = sfs_snap_view(dir->snap);
-	auto_fd int disks = -1;
 	struct snapdir_file f;
 	struct stat st;
-	bool more;
+	int rc = 0;
 
 	if (!v)
 		return -ENOMEM;
-	more = v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest);
-	if (more)
+	if (v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest)) {
 		proto_snapdir_file(v->dir.manifest, i + 1, &f);
+		rc = sfs_view_look(v, f.path, &st) < 0 ? -EAGAIN : 1;
+	}
 	sfs_view_put(dir->snap, v);
-	if (!more)
-		return 0;
-	disks = open_disks(dir);
+	if (rc != 1)
+		return rc;
 	snprintf(name, MANIFEST_FILE_MAX + 1, "%.*s", MANIFEST_FILE_MAX,
 		 f.path + sizeof(SNAPDIR_DISKS));
-	if (disks < 0 || fstatat(disks, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -EAGAIN;
 	key.file_ino = st.st_ino;
 	*ino = sfs_node_ino(&key);
 	return 1;
@@ -320,20 +323,30 @@ void sfs_fs_fill_entry(const struct node *n, struct fuse_entry_param *e)
 {
 	e->ino = n->id;
 	e->attr_timeout = sfs_fs_attr_timeout(n);
-	e->entry_timeout = is_stored(n->key.kind) ? e->attr_timeout : 0;
+	e->entry_timeout = sfs_fs_is_stored(n->key.kind) ? e->attr_timeout : 0;
+}
+
+/* True where the snapshot `dir` has that child. */
+static bool has_child(struct fs *fs, const struct node *dir, const struct fs_child *child)
+{
+	struct node n = { .key = { .kind = child->kind }, .snap = dir->snap };
+	struct stat st;
+	struct view *v;
+	int rc;
+
+	if (!sfs_fs_is_stored(child->kind))
+		return sfs_fs_stat(fs, &n, &st) == 0;
+	v = sfs_snap_view(dir->snap);
+	if (!v)
+		return false;
+	rc = sfs_view_look(v, child->name, &st);
+	sfs_view_put(dir->snap, v);
+	return rc == 0;
 }
 
 ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child)
 {
-	struct node n = {
-		.key = { .kind = child->kind, .dir_ino = dir->key.dir_ino },
-		.snap = dir->snap,
-	};
-	struct stat st;
+	const struct node_key key = key_in(dir, child->kind);
 
-	if (is_stored(child->kind)
-		    ? fstatat(dir->snap->dirfd, child->name, &st, AT_SYMLINK_NOFOLLOW) < 0
-		    : sfs_fs_stat(fs, &n, &st) < 0)
-		return 0;
-	return sfs_node_ino(&n.key);
+	return has_child(fs, dir, child) ? sfs_node_ino(&key) : 0;
 }

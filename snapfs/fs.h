@@ -30,6 +30,7 @@
 
 struct fs {
 	struct store *store;
+	struct snaps snaps;
 	struct verifier *verifier; /* NULL: stopped */
 	struct node_table nodes;
 	struct handle_list handles;
@@ -65,6 +66,9 @@ struct fs_child {
 extern const struct fs_child sfs_children[];
 extern const size_t sfs_children_count;
 
+/* True for the files of a snapshot's own directory that lie in the store. */
+bool sfs_fs_is_stored(enum node_kind kind);
+
 /*
  * The node `name` of the directory `parent`, with one more lookup, and its
  * attributes. 0, -ENOENT, -ENOTDIR, or another negative errno.
@@ -82,13 +86,13 @@ void sfs_fs_fill_entry(const struct node *n, struct fuse_entry_param *e);
 double sfs_fs_attr_timeout(const struct node *n);
 
 /* Attributes of a node. 0, -ENOENT (it is gone), or another negative errno. */
-int sfs_fs_stat(struct fs *fs, const struct node *n, struct stat *st);
+int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st);
 
 /* What the link points to. 0, -ENOENT, -EINVAL (no link), or another negative errno. */
 int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_MAX]);
 
 /* The rung of file number i of the manifest, as it would be opened now. */
-enum rung sfs_fs_rung(struct fs *fs, struct snap *s, const struct view *v, size_t i);
+enum rung sfs_fs_rung(struct snap *s, const struct view *v, size_t i);
 
 /* The text of NODE_STATUS or NODE_JSON, the caller's. 0 or a negative errno. */
 int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);

@@ -167,7 +167,7 @@ static int parse(struct plan *p, int argc, char **argv, struct err *e)
 	return rc < 0 ? rc : make_plan(p, &o, argc - first, argv + first, e);
 }
 
-/* Each snapshot that is known holds a descriptor of its directory: have room for many. */
+/* Each open file holds a descriptor, and so do the snapshots of late: have room for many. */
 static void raise_descriptors(void)
 {
 	struct rlimit limit;

@@ -227,10 +227,9 @@ void sfs_nodes_forget(struct node_table *t, uint64_t id, uint64_t count)
 
 /*
  * The number of the snapshot's directory in the store, with room for the kind
- * below it. A known node keeps that directory open, so its number is not given
- * to another one meanwhile; and a listing can tell the number of what nobody
- * has looked up yet. The four bits shifted out are unused by the file systems
- * a store lies on (ext4: 32 bits, XFS and btrfs: below 2^60).
+ * below it: so a listing can tell the number of what nobody has looked up yet.
+ * Only a node whose directory is gone may share it with another one. The four bits shifted out are
+ * unused by the file systems a store lies on (ext4: 32 bits, XFS and btrfs: below 2^60).
  */
 ino_t sfs_node_ino(const struct node_key *key)
 {

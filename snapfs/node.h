@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #define NODE_ROOT_ID 1 /* FUSE's number of the root */
 
@@ -34,12 +34,15 @@ enum node_kind {
 
 /*
  * What a node stands for: the directory of the snapshot and the file in it by
- * device and inode, never by name. The fields that a kind does not have are 0;
- * there is no padding, so keys compare by memcmp().
+ * device and inode, never by name. Nothing here holds them open, so the number of
+ * a directory that is removed may be given again: its birth tells them apart, on
+ * file systems that keep it. The fields that a kind does not have are 0; there is
+ * no padding, so keys compare by memcmp().
  */
 struct node_key {
 	uint64_t kind; /* enum node_kind */
 	uint64_t dir_dev, dir_ino;
+	uint64_t dir_born; /* ns since 1970; 0: the file system does not say */
 	uint64_t file_dev, file_ino;
 	uint64_t file;	/* NODE_DISK: its number in the manifest (proto_snapdir_file()) */
 	uint8_t id[16]; /* NODE_ID_LINK: the snapshot's */
@@ -51,12 +54,12 @@ struct node {
 	struct node_key key;
 	uint64_t id;	   /* the kernel's number of it */
 	struct snap *snap; /* owned reference: the directory it is of; NULL: none */
-	int fd;		   /* owned, O_PATH: the file in the store; -1: none */
 	/* Guarded by the table's lock. */
 	uint64_t lookups; /* that the kernel holds */
 	uint64_t uses;	  /* that requests hold */
 	bool retired;	  /* found by its number only */
 	struct node *next_by_id, *next_by_key;
+	struct stat seen; /* of a file of the store, at the last look; by the snapshot's lock */
 	/* Of its file; guarded by the lock of passthrough.h. */
 	struct {
 		unsigned count; /* opens that the kernel has */
@@ -88,7 +91,7 @@ void sfs_nodes_destroy(struct node_table *t);
 struct node *sfs_nodes_find(struct node_table *t, const struct node_key *key);
 
 /*
- * Puts in `fresh` (key, snap, fd set; malloc()ed; taken over) with one lookup.
+ * Puts in `fresh` (key, snap, seen set; malloc()ed; taken over) with one lookup.
  * If a node of that key is there, it gets the lookup and `fresh` is dropped.
  * Returns the node.
  */
@@ -104,5 +107,5 @@ void sfs_nodes_retire(struct node_table *t, struct node *n);
 /* The kernel gives back `n` lookups. */
 void sfs_nodes_forget(struct node_table *t, uint64_t id, uint64_t n);
 
-/* Inode number for stat(2): unique and stable while the node is known (node.c says why). */
+/* Inode number for stat(2): unique and stable while what it is of exists (node.c says why). */
 ino_t sfs_node_ino(const struct node_key *key);

@@ -117,7 +117,7 @@ static size_t problem_of(struct fs *fs, fuse_ino_t ino, char problem[SNAP_PROBLE
 	struct condition c = { 0 };
 
 	if (v) {
-		sfs_snap_examine(n->snap, v, fs->store, &c);
+		sfs_snap_examine(n->snap, v, &c);
 		sfs_view_put(n->snap, v);
 	}
 	if (n)
@@ -141,8 +141,7 @@ static size_t rung_of(struct fs *fs, fuse_ino_t ino, char word[MOUNT_XATTR_MAX])
 
 	*word = '\0';
 	if (v) {
-		snprintf(word, MOUNT_XATTR_MAX, "%s",
-			 words[sfs_fs_rung(fs, n->snap, v, n->key.file)]);
+		snprintf(word, MOUNT_XATTR_MAX, "%s", words[sfs_fs_rung(n->snap, v, n->key.file)]);
 		sfs_view_put(n->snap, v);
 	}
 	if (n)

@@ -115,7 +115,7 @@ static int stream_entry(struct fs *fs, struct listing *l, size_t i, struct entry
 static int link_entry(struct fs *fs, const struct node_key *key, const char *name,
 		      struct entry *out)
 {
-	const struct node n = { .key = *key, .fd = -1 };
+	const struct node n = { .key = *key };
 	char target[FS_TARGET_MAX];
 
 	if (sfs_fs_readlink(fs, &n, target) < 0)

@@ -89,12 +89,12 @@ static void reply_open(fuse_req_t req, struct fuse_file_info *fi, struct open_fi
 }
 
 /* True where the file that `name` is now is the one the node was made for. */
-static bool is_nodes_file(const struct node *n, const char *name)
+static bool is_nodes_file(const struct node *n, const struct view *v, const char *name)
 {
 	struct stat st;
 
-	return fstatat(n->snap->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       st.st_dev == n->key.file_dev && st.st_ino == n->key.file_ino;
+	return sfs_view_look(v, name, &st) == 0 && st.st_dev == n->key.file_dev &&
+	       st.st_ino == n->key.file_ino;
 }
 
 /* Reports damage found by an open; what may pass is only logged. Returns the errno for it. */
@@ -105,21 +105,19 @@ static int fail(struct fs *fs, const struct node *n, struct view *v, int rc, con
 	if (rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM)
 		return rc;
 	/* Being removed: its files go before it does, and that is no damage. */
-	if (!sfs_snap_is_listed(n->snap, v, fs->store))
+	if (!sfs_snap_is_listed(n->snap, v))
 		return -ESTALE;
 	snprintf(line, sizeof(line), "%.*s", (int)strcspn(e->text, "\n"), e->text);
 	if (rc == -EBADMSG)
-		sfs_snap_report(n->snap, v, fs->store, CAT_DAMAGED, line);
+		sfs_snap_report(n->snap, v, CAT_DAMAGED, line);
 	return -EIO;
 }
 
 /* The whole manifest.bin, if it is the one in the view. */
-static int read_manifest(const struct node *n, const struct view *v, struct open_file *f,
-			 struct err *e)
+static int read_manifest(const struct view *v, struct open_file *f, struct err *e)
 {
 	uint8_t digest[DIGEST_SIZE];
-	int rc =
-		io_read_file(n->snap->dirfd, SNAPDIR_MANIFEST, MANIFEST_MAX, &f->bytes, &f->len, e);
+	int rc = io_read_file(v->dir.dirfd, SNAPDIR_MANIFEST, MANIFEST_MAX, &f->bytes, &f->len, e);
 
 	if (rc == 0)
 		rc = digest_sha256(f->bytes, f->len, digest);
@@ -140,16 +138,16 @@ static int check_condition(struct fs *fs, const struct node *n, struct view *v)
 	/* It could not be read just now, which is no damage. */
 	if (v->rc < 0 && v->rc != -EBADMSG)
 		return v->rc;
-	sfs_snap_condition(n->snap, v, fs->store, &c);
+	sfs_snap_condition(n->snap, v, &c);
 	/* What the index calls damaged may have been mended: its digests will tell. */
 	if (c.status != CAT_REPLACED && v->dir.manifest) {
 		atomic_store(&v->settled, c.status == CAT_VALID);
 		return 0;
 	}
 	/* Being removed: its files go before it does, and that is no damage. */
-	if (!sfs_snap_is_listed(n->snap, v, fs->store))
+	if (!sfs_snap_is_listed(n->snap, v))
 		return -ESTALE;
-	sfs_snap_report(n->snap, v, fs->store, c.status, c.problem);
+	sfs_snap_report(n->snap, v, c.status, c.problem);
 	return -EIO;
 }
 
@@ -163,13 +161,13 @@ static int open_checked(struct fs *fs, const struct node *n, struct view *v, str
 		return rc;
 	sfs_snap_name(n->snap, name);
 	if (n->key.kind == NODE_MANIFEST)
-		rc = read_manifest(n, v, f, &e);
+		rc = read_manifest(v, f, &e);
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
 	if (rc < 0)
 		return fail(fs, n, v, rc, &e);
 	/* Replaced since it was looked up: the kernel looks it up again. */
-	if (!is_nodes_file(n, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE))
+	if (!is_nodes_file(n, v, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE))
 		return -ESTALE;
 	return 0;
 }
@@ -336,12 +334,12 @@ static void serve_by_rung(struct large_open *o)
 	struct snap *s = o->node->snap;
 	char problem[SNAP_PROBLEM_MAX];
 
-	switch (sfs_rung_decide(o->fs->store, s, o->node->key.file, o->file->fd, o->what.digest)) {
+	switch (sfs_rung_decide(s, o->node->key.file, o->file->fd, o->what.digest)) {
 	case RUNG_SEALED:
 	case RUNG_STAMPED:
 		sfs_snap_serve(s, o->node->key.file, &o->file->id);
 		if (!atomic_load(&o->view->settled))
-			sfs_snap_settle(s, o->view, o->fs->store);
+			sfs_snap_settle(s, o->view);
 		/* Else each open would throw out the pages of running clones. */
 		o->fi.keep_cache = 1;
 		finish(o, 0);
@@ -355,7 +353,7 @@ static void serve_by_rung(struct large_open *o)
 		if (!sfs_snap_is_bad(s, o->node->key.file, &o->file->id, problem))
 			snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
 				 o->what.path);
-		sfs_snap_report(s, o->view, o->fs->store, CAT_DAMAGED, problem);
+		sfs_snap_report(s, o->view, CAT_DAMAGED, problem);
 		finish(o, -EIO);
 		return;
 	}

@@ -9,8 +9,7 @@
 #include "catalog/verify.h"
 #include "snap.h"
 
-enum rung sfs_rung_decide(struct store *store, struct snap *s, size_t file, int fd,
-			  const uint8_t digest[DIGEST_SIZE])
+enum rung sfs_rung_decide(struct snap *s, size_t file, int fd, const uint8_t digest[DIGEST_SIZE])
 {
 	char problem[SNAP_PROBLEM_MAX];
 	struct identity id;
@@ -19,7 +18,7 @@ enum rung sfs_rung_decide(struct store *store, struct snap *s, size_t file, int 
 
 	if (sealed != 0)
 		return sealed > 0 ? RUNG_SEALED : RUNG_DAMAGED;
-	if (cat_stamp_holds(store, fd, digest))
+	if (cat_stamp_holds(s->of->store, fd, digest))
 		return RUNG_STAMPED;
 	if (fstat(fd, &st) < 0)
 		return RUNG_UNVERIFIED;

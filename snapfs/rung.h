@@ -24,5 +24,4 @@ struct snap;
  * Constant in the size of the file. A seal that measures another digest is
  * damage, never a reason to go on to the next rung.
  */
-enum rung sfs_rung_decide(struct store *store, struct snap *s, size_t file, int fd,
-			  const uint8_t digest[DIGEST_SIZE]);
+enum rung sfs_rung_decide(struct snap *s, size_t file, int fd, const uint8_t digest[DIGEST_SIZE]);

@@ -74,11 +74,11 @@ static int hash(struct verifier *v, const struct verify_job *job)
 	log_debug("verifying %s/%s", name, f.path);
 	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, -1, NULL, &e);
 	if (rc == 0) {
-		sfs_snap_settle(job->snap, job->view, v->store);
+		sfs_snap_settle(job->snap, job->view);
 	} else if (rc == -EBADMSG) {
 		proto_snapdir_tell_damage(&job->view->dir, &f, job->fd, problem);
 		sfs_snap_set_bad(job->snap, job->file, &job->id, problem);
-		sfs_snap_report(job->snap, job->view, v->store, CAT_DAMAGED, problem);
+		sfs_snap_report(job->snap, job->view, CAT_DAMAGED, problem);
 	} else {
 		log_error("cannot verify %s/%s: %s", name, f.path,
 			  *e.text ? e.text : strerror(-rc));

@@ -25,7 +25,6 @@ static struct node *make(uint64_t kind, uint64_t dir_ino)
 	assert_non_null(n);
 	n->key.kind = kind;
 	n->key.dir_ino = dir_ino;
-	n->fd = -1;
 	return n;
 }
 

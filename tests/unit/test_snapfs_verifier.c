@@ -24,6 +24,7 @@ struct world {
 	char path[64];
 	struct store *store;
 	struct verifier *verifier;
+	struct snaps snaps;
 	struct snap *snap;
 	struct view *view;
 	int memory;
@@ -69,6 +70,17 @@ static void write_snapshot(int at, bool good)
 	free(buf);
 }
 
+static struct snap *open_snap(struct world *w, const char *name)
+{
+	struct snap_dir dir;
+	struct snap *s;
+
+	assert_int_equal(sfs_snaps_look(&w->snaps, name, &dir), 0);
+	s = sfs_snap_new(&w->snaps, &dir, name);
+	assert_non_null(s);
+	return s;
+}
+
 static struct world *make(bool good)
 {
 	struct world *w = calloc(1, sizeof(*w));
@@ -84,7 +96,8 @@ static struct world *make(bool good)
 	write_snapshot(at, good);
 	close(at);
 	assert_int_equal(sfs_verifier_start(&w->verifier, w->store), 0);
-	assert_int_equal(sfs_snap_open(&w->snap, cat_store_snapshots_fd(w->store), "base"), 0);
+	assert_int_equal(sfs_snaps_init(&w->snaps, w->store), 0);
+	w->snap = open_snap(w, "base");
 	w->view = sfs_snap_view(w->snap);
 	assert_non_null(w->view);
 	assert_non_null(w->view->dir.manifest);
@@ -120,6 +133,7 @@ static int teardown(void **state)
 	sfs_snap_put(w->snap);
 	while (!sfs_verifier_stop(w->verifier))
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	sfs_snaps_destroy(&w->snaps);
 	cat_store_close(w->store);
 	nftw(w->path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	free(w);
@@ -171,8 +185,7 @@ static int wait_for(struct world *w, struct waiting *waiting)
 
 static enum rung rung_of(struct world *w)
 {
-	return sfs_rung_decide(w->store, w->snap, 0, w->memory,
-			       w->view->dir.manifest->memory_digest.data);
+	return sfs_rung_decide(w->snap, 0, w->memory, w->view->dir.manifest->memory_digest.data);
 }
 
 static void all_who_wait_get_the_outcome_once(void **state)
@@ -201,7 +214,7 @@ static void damage_is_remembered_for_this_very_file(void **state)
 	assert_int_equal(wait_for(w, &waiting), 0);
 	assert_int_equal(outcome(&waiting), -EBADMSG);
 	assert_int_equal(rung_of(w), RUNG_DAMAGED);
-	sfs_snap_condition(w->snap, w->view, w->store, &c);
+	sfs_snap_condition(w->snap, w->view, &c);
 	assert_int_equal(c.status, CAT_DAMAGED);
 	assert_non_null(strstr(c.problem, SNAPDIR_MEMORY));
 	/* Touched: it may have been mended. */
@@ -244,7 +257,7 @@ static void view_follows_the_manifest_and_survives_its_loss(void **state)
 	v = sfs_snap_view(w->snap);
 	assert_ptr_equal(v, w->view);
 	sfs_view_put(w->snap, v);
-	assert_int_equal(unlinkat(w->snap->dirfd, SNAPDIR_MANIFEST, 0), 0);
+	assert_int_equal(unlinkat(w->view->dir.dirfd, SNAPDIR_MANIFEST, 0), 0);
 	v = sfs_snap_view(w->snap);
 	assert_non_null(v);
 	assert_null(v->dir.manifest);
@@ -252,6 +265,75 @@ static void view_follows_the_manifest_and_survives_its_loss(void **state)
 	sfs_view_put(w->snap, v);
 	/* Who holds the old one goes on with it. */
 	assert_int_equal(w->view->dir.manifest->memory_size_bytes, RAM_SIZE);
+}
+
+/* Descriptors that this process has open. */
+static size_t descriptors(void)
+{
+	size_t n = 0;
+
+	for (int fd = 0; fd < 65536; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
+static void views_between_requests_are_few_however_many_snapshots_are_known(void **state)
+{
+	enum { N = 100 };
+	struct world *w = *state;
+	struct snap *snaps[N];
+	uint8_t none[UUID_SIZE] = { 0 };
+	char name[CAT_NAME_MAX + 1];
+	size_t before;
+
+	/* The index opens its files when it is first asked. */
+	assert_int_equal(cat_index_name_of(w->store, none, name, NULL), -ENOENT);
+	before = descriptors();
+	w->snaps.most = 8;
+	for (size_t i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "s%zu", i);
+		assert_int_equal(mkdirat(cat_store_snapshots_fd(w->store), name, 0700), 0);
+		snaps[i] = open_snap(w, name);
+		sfs_view_put(snaps[i], sfs_snap_view(snaps[i]));
+	}
+	assert_true(descriptors() <= before + 8);
+	/* One that gave way is viewed again, by the name that it has now. */
+	assert_int_equal(renameat(cat_store_snapshots_fd(w->store), "s0",
+				  cat_store_snapshots_fd(w->store), "t0"),
+			 0);
+	for (size_t i = 0; i < N; i++) {
+		struct view *v = sfs_snap_view(snaps[i]);
+
+		assert_int_equal(v->rc, i == 0 ? -ESTALE : -EBADMSG);
+		sfs_view_put(snaps[i], v);
+	}
+	sfs_snap_set_name(snaps[0], "t0");
+	for (size_t i = 0; i < N; i++) {
+		struct view *v = sfs_snap_view(snaps[i]);
+
+		assert_int_equal(v->rc, -EBADMSG); /* no manifest */
+		sfs_view_put(snaps[i], v);
+		sfs_snap_put(snaps[i]);
+	}
+	assert_true(descriptors() <= before);
+}
+
+static void directory_of_the_same_name_is_another_one(void **state)
+{
+	struct world *w = *state;
+	const int at = cat_store_snapshots_fd(w->store);
+	struct snap *s;
+	struct view *v;
+
+	assert_int_equal(mkdirat(at, "gone", 0700), 0);
+	s = open_snap(w, "gone");
+	assert_int_equal(unlinkat(at, "gone", AT_REMOVEDIR), 0);
+	assert_int_equal(mkdirat(at, "gone", 0700), 0);
+	v = sfs_snap_view(s);
+	assert_int_equal(v->rc, -ESTALE);
+	assert_null(v->dir.manifest);
+	sfs_view_put(s, v);
+	sfs_snap_put(s);
 }
 
 #define GOOD(test) cmocka_unit_test_setup_teardown(test, setup_good, teardown)
@@ -263,6 +345,8 @@ int main(void)
 		GOOD(cancelled_waiter_is_not_called),
 		GOOD(cancel_before_the_wait_refuses_it),
 		GOOD(view_follows_the_manifest_and_survives_its_loss),
+		GOOD(views_between_requests_are_few_however_many_snapshots_are_known),
+		GOOD(directory_of_the_same_name_is_another_one),
 		cmocka_unit_test_setup_teardown(damage_is_remembered_for_this_very_file, setup_bad,
 						teardown),
 	};
