@@ -36,7 +36,16 @@ not_ok() {
 	echo "not ok - $*"
 }
 
-# check WHAT COMMAND...: by the command's status; what it printed only if it failed.
+# where_they_are: the end of what each machine's guest and its vmm said.
+where_they_are() {
+	for _log in "$vms"/*.log "$vms"/*.err; do
+		[ -s "$_log" ] || continue
+		tail -n 4 "$_log" | tr -d '\r' | sed "s|^|# ${_log##*/}: |"
+	done
+}
+
+# check WHAT COMMAND...: by the command's status; what it printed, and where the
+# machines stood, only if it failed.
 check() {
 	what=$1
 	shift
@@ -45,6 +54,7 @@ check() {
 	else
 		not_ok "$what"
 		sed 's/^/# /' "$vms/check.out"
+		where_they_are
 	fi
 }
 
