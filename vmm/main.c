@@ -91,7 +91,7 @@ static int init_machine(struct program *p, unsigned ncpus, struct err *e)
 	output = machine_init(&p->machine, ncpus, output, e);
 	p->machine.timing = &p->timing;
 	p->machine.disk_policy = (enum disk_policy)p->options.disk_policy;
-	timing_mark(&p->timing, "kvm");
+	timing_mark(&p->timing, "machine");
 	return output;
 }
 
@@ -139,6 +139,9 @@ static int boot(struct program *p, struct err *e)
 	}
 	p->machine.boot = boot;
 	p->machine.cpu_profile = p->options.cpu;
+	if (rc == 0)
+		rc = kvm_host_open(&p->machine.kvm, e);
+	timing_mark(&p->timing, "kvm");
 	if (rc == 0)
 		rc = make_ram(p, e);
 	timing_mark(&p->timing, "ram");

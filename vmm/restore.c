@@ -368,7 +368,6 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 	const SnapshotManifest *manifest = r->dir.manifest;
 	int rc = boot_from_manifest(&m->boot, manifest->boot, e);
 
-	kvm_host_close(&m->kvm);
 	m->kvm = r->kvm;
 	r->kvm = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
 	if (r->clock == CLOCK_MODE_ADVANCE)
