@@ -344,6 +344,7 @@ static int run(struct program *p, struct err *e)
 	if (!p->options.paused)
 		machine_release(&p->machine, HOLD_USER);
 	timing_mark(&p->timing, "start");
+	kvm_host_tidy(&p->machine.kvm);
 	timing_print(&p->timing, NULL, 0);
 	p->machine.timing = NULL; /* a reset is no start */
 	return serve(p, e);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "clock.h"
+#include "host_ask.h"
 #include "machine.h"
 #include "proto/snapdir.h"
 #include "publisher.h"
@@ -33,6 +34,7 @@ struct restore {
 	size_t n_disk_fds;
 	Machine *config; /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
+	struct host_ask ask;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
 	char label[256];
 };

@@ -44,3 +44,30 @@ ratio() {
 		awk "BEGIN { print $a / $b }"
 	done | median
 }
+
+# tell SOCKET COMMAND: has a running vmm do it, and prints its answer.
+tell() {
+	python3 - "$@" <<'PYTHON'
+import socket, sys
+with socket.socket(socket.AF_UNIX) as s:
+    s.connect(sys.argv[1])
+    s.sendall(sys.argv[2].encode() + b"\n")
+    print(s.makefile().readline(), end="")
+PYTHON
+}
+
+# save_demo STORE NAME VMM OPTION..: a snapshot of the demo guest after its first tick.
+save_demo() {
+	local store=$1 name=$2 pid
+	shift 2
+	"$BIN/vmm" --store "$store" --demo-guest --control "$work/demo.sock" "$@" >"$work/demo.out" &
+	pid=$!
+	until grep -q '^tick 1 ' "$work/demo.out"; do sleep 0.05; done
+	tell "$work/demo.sock" "save-snapshot $name" >"$work/demo.saved"
+	tell "$work/demo.sock" quit >/dev/null
+	wait "$pid"
+	grep -q '"ok": *true' "$work/demo.saved" || {
+		cat "$work/demo.saved" >&2
+		return 1
+	}
+}
