@@ -17,7 +17,9 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "check_host.h"
+#include "clones.h"
 #include "console.h"
 #include "control.h"
 #include "devices.h"
@@ -344,6 +346,7 @@ static int run(struct program *p, struct err *e)
 	if (!p->options.paused)
 		machine_release(&p->machine, HOLD_USER);
 	timing_mark(&p->timing, "start");
+	notify_send("READY=1");
 	kvm_host_tidy(&p->machine.kvm);
 	timing_print(&p->timing, NULL, 0);
 	p->machine.timing = NULL; /* a reset is no start */
@@ -415,6 +418,8 @@ static int start(struct program *p, int argc, char **argv, struct err *e)
 	}
 	if (p->options.check_host)
 		return check_host(p->options.json, e);
+	if (p->options.clones)
+		return clones_run(&p->options, argc, argv, e);
 	timing_mark(&p->timing, "options");
 	/* First, while there is nothing yet that it could inherit. */
 	rc = publisher_start(&p->publisher, p->options.store, e);

@@ -16,6 +16,7 @@ struct options {
 	const char *kernel, *initrd, *cmdline;
 	uint64_t memory;				 /* bytes, 0: not given */
 	uint32_t processors;				 /* 0: not given */
+	uint32_t clones;				 /* 0: not given */
 	struct opt_list disk, net, pmem, vsock, console; /* devices.h tells how they are read */
 	bool rng, balloon;
 	uint32_t disk_policy; /* enum disk_policy */
