@@ -3,7 +3,9 @@
  * the first byte on its standard output, and kills it.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -26,6 +28,7 @@ static double now(void)
 
 int main(int argc, char **argv)
 {
+	posix_spawn_file_actions_t actions;
 	int out[2], status;
 	double start;
 	pid_t pid;
@@ -33,17 +36,12 @@ int main(int argc, char **argv)
 
 	if (argc < 2)
 		return 2;
-	if (pipe(out) != 0)
+	if (pipe2(out, O_CLOEXEC) != 0 || posix_spawn_file_actions_init(&actions) != 0 ||
+	    posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO) != 0)
 		die("pipe");
 	start = now();
-	pid = vfork();
-	if (pid < 0)
-		die("vfork");
-	if (pid == 0) {
-		dup2(out[1], STDOUT_FILENO);
-		execvp(argv[1], argv + 1);
-		_exit(127);
-	}
+	if (posix_spawnp(&pid, argv[1], &actions, NULL, argv + 1, environ) != 0)
+		die(argv[1]);
 	close(out[1]);
 	if (read(out[0], &byte, 1) != 1) {
 		fprintf(stderr, "bench_spawn: %s printed nothing\n", argv[1]);

@@ -60,6 +60,7 @@ PYTHON
 save_demo() {
 	local store=$1 name=$2 pid
 	shift 2
+	: >"$work/demo.out"
 	"$BIN/vmm" --store "$store" --demo-guest --control "$work/demo.sock" "$@" >"$work/demo.out" &
 	pid=$!
 	until grep -q '^tick 1 ' "$work/demo.out"; do sleep 0.05; done
