@@ -230,7 +230,7 @@ static int look(struct node *n, struct stat *file)
 /* A file of the store: its own size, blocks and times. What is no regular file is empty. */
 static int stat_stored(struct fs *fs, struct node *n, struct stat *st)
 {
-	struct stat file;
+	struct stat file = { 0 };
 	int rc = look(n, &file);
 
 	if (rc < 0)

@@ -325,7 +325,7 @@ static void settle(struct clones *c, struct clone *it, enum clone_state state, i
 
 static void take_ready(struct clones *c)
 {
-	char text[64], room[CMSG_SPACE(sizeof(struct ucred))];
+	char text[64] = "", room[CMSG_SPACE(sizeof(struct ucred))];
 
 	for (;;) {
 		struct iovec iov = { text, sizeof(text) };

@@ -11,7 +11,7 @@ demo_snapshot base
 sums "$STORE/snapshots/base" >"$WORK/before"
 mount_snapfs "$STORE" "$WORK/mnt"
 
-# start_clones OPTION..: in the background; its output in $WORK/out.
+# start_clones OPTION..: in the background; its output in $WORK/clones.
 start_clones() {
 	"$BIN/vmm" --restore-snapshot "$WORK/mnt/base" --clones "$N" \
 		--control "$WORK/c{n}.sock" --serial "file=$WORK/c{n}.serial" "$@" \
@@ -19,6 +19,13 @@ start_clones() {
 	clones=$!
 	test_pids+=("$clones")
 	until_true 20 grep -q started "$WORK/clones" || fail "they do not start: $(cat "$WORK/clones.log")"
+}
+start_two() {
+	"$BIN/vmm" --restore-snapshot "$WORK/mnt/base" --clones=2 --control "$WORK/c{n}.sock" \
+		>"$WORK/clones" 2>"$WORK/clones.log" &
+	clones=$!
+	test_pids+=("$clones")
+	until_true 20 grep -q '^2 clones run, ' "$WORK/clones" || fail "they do not start"
 }
 states() { json_lines "[d['clone'] for d in D if d.get('state') == '$1']"; }
 json_lines() {
@@ -52,18 +59,11 @@ grep -q "^vmm: 1 of $N clones have failed" "$WORK/clones.log" || fail "$(cat "$W
 
 # In words; ends with 0 where all do; without its parent none goes on.
 : >"$WORK/clones"
-start_clones() {
-	"$BIN/vmm" --restore-snapshot "$WORK/mnt/base" --clones=2 --control "$WORK/c{n}.sock" \
-		>"$WORK/clones" 2>"$WORK/clones.log" &
-	clones=$!
-	test_pids+=("$clones")
-	until_true 20 grep -q '^2 clones run, ' "$WORK/clones" || fail "they do not start"
-}
-start_clones
+start_two
 [ "$(grep -Ec '^clone [12] runs, process [0-9]+$' "$WORK/clones")" -eq 2 ] || fail "$(cat "$WORK/clones")"
 kill -INT "$clones"
 wait "$clones" || fail "status $? where all end in order"
-start_clones
+start_two
 first=$(sed -n 's/^clone 1 runs, process //p' "$WORK/clones")
 kill -KILL "$clones"
 until_true 10 gone "$first" || fail "a clone outlives its parent"
