@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "catalog/verify.h"
 #include "checked.h"
+#include "proto/working_set.h"
 #include "rung.h"
 
 /* An open file: bytes, or the descriptor of a large one. */
@@ -162,12 +163,18 @@ static int open_checked(const struct node *n, struct view *v, struct open_file *
 	sfs_snap_name(n->snap, name);
 	if (n->key.kind == NODE_MANIFEST)
 		rc = read_manifest(v, f, &e);
+	else if (n->key.kind == NODE_WORKING_SET)
+		rc = io_read_file(v->dir.dirfd, WORKING_SET_FILE, WORKING_SET_MAX, &f->bytes,
+				  &f->len, &e);
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
+	/* What may come and go is no damage where it is not. */
+	if (rc == -ENOENT && n->key.kind == NODE_WORKING_SET)
+		return -ESTALE;
 	if (rc < 0)
 		return fail(n, v, rc, &e);
 	/* Replaced since it was looked up: the kernel looks it up again. */
-	if (!is_nodes_file(n, v, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE))
+	if (!is_nodes_file(n, v, sfs_child_name(n->key.kind)))
 		return -ESTALE;
 	return 0;
 }

@@ -110,6 +110,8 @@ struct machine {
 	struct timespec started;
 	bool has_parent;
 	uint8_t parent[UUID_SIZE]; /* the snapshot it was restored from or last saved as */
+	bool restored;
+	uint8_t restored_from[UUID_SIZE];
 	uint8_t generation[UUID_SIZE];
 };
 

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -28,6 +29,7 @@
 #include "restore.h"
 #include "sandbox.h"
 #include "timing.h"
+#include "working_set.h"
 
 struct program {
 	struct options options;
@@ -37,7 +39,10 @@ struct program {
 	struct loop loop;
 	struct console console;
 	struct control control;
-	struct timing timing; /* of the start */
+	struct timing timing;		/* of the start */
+	struct working_set working_set; /* of the snapshot that is restored */
+	struct prefetch prefetch;
+	int record_fd; /* timerfd: the time to note the working set; -1: none */
 	int signal_fd, serial_fd;
 	unsigned publisher_watched; /* the generation of it that is in the loop, */
 	int publisher_fd;	    /* by this descriptor */
@@ -183,6 +188,10 @@ static int restore(struct program *p, struct err *e)
 	}
 	if (rc == 0)
 		rc = restore_machine(&r, &p->machine, &p->publisher, e);
+	if (rc == 0 && p->options.record_s)
+		working_set_watch(&p->machine.ram);
+	else if (rc == 0 && !p->options.no_prefetch)
+		restore_working_set(&r, &p->working_set);
 	restore_close(&r);
 	return rc;
 }
@@ -209,12 +218,53 @@ static void on_machine(void *arg, uint32_t events)
 	monitor_on_machine_event(arg);
 }
 
+static int set_timer(int fd, unsigned seconds)
+{
+	const struct itimerspec t = { .it_value = { .tv_sec = seconds } };
+
+	return timerfd_settime(fd, 0, &t, NULL) < 0 ? -errno : 0;
+}
+
 static void on_publisher(void *arg, uint32_t events)
 {
 	struct program *p = arg;
 
 	(void)events;
 	save_on_reply(&p->monitor.save);
+}
+
+/* --record-working-set: its time is over. */
+static void on_record(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+	uint64_t count, pages;
+	struct err e = { 0 };
+
+	(void)events;
+	if (read(p->record_fd, &count, sizeof(count)) < 0)
+		return;
+	/* A save has the publisher: a little later, then. */
+	if (p->monitor.save.phase != SAVE_IDLE) {
+		set_timer(p->record_fd, 1);
+		return;
+	}
+	if (working_set_keep(&p->machine, &p->publisher, &pages, &e) < 0)
+		log_warn("%s", e.text);
+	else
+		log_info("the working set is noted: %llu pages", (unsigned long long)pages);
+}
+
+static int open_record(struct program *p)
+{
+	int rc;
+
+	if (!p->options.record_s)
+		return 0;
+	p->record_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (p->record_fd < 0)
+		return -errno;
+	rc = set_timer(p->record_fd, p->options.record_s);
+	return rc < 0 ? rc : loop_add(&p->loop, p->record_fd, EPOLLIN, on_record, p);
 }
 
 /*
@@ -270,6 +320,8 @@ static int open_loop(struct program *p, struct err *e)
 		rc = loop_add(&p->loop, p->machine.event_fd, EPOLLIN, on_machine, &p->monitor);
 	if (rc == 0)
 		rc = watch_publisher(p);
+	if (rc == 0)
+		rc = open_record(p);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set the main loop up");
 	if (p->options.control) {
@@ -346,6 +398,7 @@ static int run(struct program *p, struct err *e)
 	if (!p->options.paused)
 		machine_release(&p->machine, HOLD_USER);
 	timing_mark(&p->timing, "start");
+	prefetch_start(&p->prefetch, &p->machine.ram, &p->working_set);
 	notify_send("READY=1");
 	kvm_host_tidy(&p->machine.kvm);
 	timing_print(&p->timing, NULL, 0);
@@ -355,6 +408,10 @@ static int run(struct program *p, struct err *e)
 
 static void clean_up(struct program *p)
 {
+	prefetch_stop(&p->prefetch);
+	proto_working_set_free(&p->working_set);
+	if (p->record_fd >= 0)
+		close(p->record_fd);
 	console_close(&p->console);
 	if (p->control.loop)
 		control_close(&p->control);
@@ -442,6 +499,7 @@ int main(int argc, char **argv)
 		.loop.fd = -1,
 		.signal_fd = -1,
 		.serial_fd = -1,
+		.record_fd = -1,
 	};
 	struct err e = { 0 };
 	int rc;

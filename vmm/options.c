@@ -39,6 +39,10 @@ const struct opt options_table[] = {
 	  "go on from a snapshot: in the mount, the store, or a copy" },
 	{ "clones", 0, OPT_UINT, AT(clones), "N",
 	  "restore N machines; {n} in their options is the number of each" },
+	{ "record-working-set", 0, OPT_UINT, AT(record_s), "SECONDS",
+	  "note beside the snapshot what the restored guest touches in that time" },
+	{ "no-prefetch", 0, OPT_FLAG, AT(no_prefetch), NULL,
+	  "do not read ahead what was noted so" },
 	{ "paused", 0, OPT_FLAG, AT(paused), NULL, "do not run before `resume`" },
 	{ "check", 0, OPT_FLAG, AT(check), NULL,
 	  "with --restore-snapshot: say whether it can be restored here, and stop" },
@@ -154,6 +158,8 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 		rc = clones_check(o, e);
 	if (rc == 0)
 		rc = check_cpu(o, e);
+	if (rc == 0 && o->record_s && !o->restore)
+		rc = err_usage(e, EINVAL, "--record-working-set goes with --restore-snapshot DIR");
 	if (rc == 0 && o->check && !o->restore)
 		rc = err_usage(e, EINVAL, "--check goes with --restore-snapshot DIR");
 	if (rc == 0 && o->processors > MANIFEST_VCPUS_MAX)

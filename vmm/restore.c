@@ -302,6 +302,17 @@ static int explain(const char *dir, int rc, struct err *e)
 	return err_refuse(e, EIO, "%s: see %s/status", found.text, dir);
 }
 
+void restore_working_set(const struct restore *r, struct working_set *s)
+{
+	const SnapshotManifest *m = r->dir.manifest;
+	int rc = proto_working_set_read(r->dir.dirfd, m->id.data,
+					m->memory_size_bytes / MANIFEST_PAGE_SIZE, s);
+
+	if (rc == -EBADMSG)
+		log_warn("%s/%s is damaged, or of another snapshot: nothing is read ahead",
+			 r->label, WORKING_SET_FILE);
+}
+
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e)
 {
@@ -387,7 +398,8 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 	if (rc < 0)
 		return rc;
 	memcpy(m->parent, manifest->id.data, UUID_SIZE);
-	m->has_parent = true;
+	m->has_parent = m->restored = true;
+	memcpy(m->restored_from, manifest->id.data, UUID_SIZE);
 	m->origin = take_ptr(&r->dir.manifest->disk);
 	m->norigin = r->dir.manifest->n_disk;
 	r->dir.manifest->n_disk = 0;

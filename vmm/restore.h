@@ -13,6 +13,7 @@
 #include "host_ask.h"
 #include "machine.h"
 #include "proto/snapdir.h"
+#include "proto/working_set.h"
 #include "publisher.h"
 
 struct restore_options {
@@ -47,6 +48,9 @@ struct restore {
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e);
 void restore_close(struct restore *r);
+
+/* The pages that a guest of it touches first, where they were noted; else none. The caller's. */
+void restore_working_set(const struct restore *r, struct working_set *s);
 
 /*
  * Builds the machine (after machine_init()) as the snapshot says, held. The
