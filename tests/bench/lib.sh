@@ -36,13 +36,43 @@ row() {
 	fi
 }
 
-# ratio A B: the median of the quotients of what the commands A and B print.
+# ratio A B: the median of the quotients of what the commands A and B print; both are in
+# $work/pairs then.
 ratio() {
 	local i a b
 	for ((i = 0; i < pairs; i++)); do
 		if ((i % 2)); then a=$($1) b=$($2); else b=$($2) a=$($1); fi
-		awk "BEGIN { print $a / $b }"
-	done | median
+		echo "$a $b"
+	done >"$work/pairs"
+	awk '{ print $1 / $2 }' "$work/pairs" | median
+}
+
+# of_pairs COLUMN: the median of one side of the last ratio.
+of_pairs() { awk -v c="$1" '{ print $c }' "$work/pairs" | median; }
+
+# plot NAME TITLE X Y DATA SERIES..: with --plots a picture docs/plots/NAME.svg of the columns
+# 2 and on of the file DATA over its first one; SERIES are their names.
+plot() {
+	local name=$1 title=$2 x=$3 y=$4 data=$5 i=1 lines=
+	shift 5
+	[ -n "${PLOTS:-}" ] || return 0
+	for series; do
+		i=$((i + 1))
+		lines+="${lines:+, }'$data' using 1:$i with linespoints linewidth 2 title '$series'"
+	done
+	mkdir -p "$PLOTS"
+	gnuplot <<GNUPLOT
+set terminal svg size 640,400 dynamic background rgb 'white' font 'sans,12'
+set output '$PLOTS/$name.svg'
+set title '$title'
+set xlabel '$x'
+set ylabel '$y'
+set key left top
+set grid
+set yrange [0:*]
+${PLOT_SETTINGS:-}
+plot $lines
+GNUPLOT
 }
 
 # tell SOCKET COMMAND: has a running vmm do it, and prints its answer.
