@@ -118,7 +118,7 @@ static int list_parts(struct parts *w, struct err *e)
 		p->what = w->n ? device_of(w->draft, w->n - 1) : "RAM";
 		if (w->n)
 			take_promise(w->draft, w->n - 1, p);
-		proto_snapdir_file(w->draft, w->n, &p->file);
+		proto_snapdir_file(w->draft, w->draft->n_layer > 0, w->n, &p->file);
 		if (fstat(p->from, &st) < 0 || !S_ISREG(st.st_mode))
 			return err_refuse(e, EINVAL, "the %s is not passed as a regular file",
 					  p->what);
@@ -243,8 +243,8 @@ static bool open_parent(const struct parts *w, struct snapdir *d)
 static bool find_file(const struct snapdir *d, uint64_t size, const uint8_t digest[DIGEST_SIZE],
 		      struct snapdir_file *f)
 {
-	for (size_t i = 0; i < proto_snapdir_files(d->manifest); i++) {
-		proto_snapdir_file(d->manifest, i, f);
+	for (size_t i = 0; i < proto_snapdir_files(d->manifest, d->layered); i++) {
+		proto_snapdir_file(d->manifest, d->layered, i, f);
 		if (f->size == size && memcmp(f->digest, digest, DIGEST_SIZE) == 0)
 			return true;
 	}

@@ -98,7 +98,7 @@ static bool is_nodes_file(const struct node *n, const struct view *v, const char
 }
 
 /* Reports damage found by an open; what may pass is only logged. Returns the errno for it. */
-static int fail(struct fs *fs, const struct node *n, struct view *v, int rc, const struct err *e)
+static int fail(const struct node *n, struct view *v, int rc, const struct err *e)
 {
 	char line[SNAP_PROBLEM_MAX];
 
@@ -129,7 +129,7 @@ static int read_manifest(const struct view *v, struct open_file *f, struct err *
 }
 
 /* Neither damaged nor replaced, as far as is known without reading its files. */
-static int check_condition(struct fs *fs, const struct node *n, struct view *v)
+static int check_condition(const struct node *n, struct view *v)
 {
 	struct condition c;
 
@@ -151,11 +151,11 @@ static int check_condition(struct fs *fs, const struct node *n, struct view *v)
 	return -EIO;
 }
 
-static int open_checked(struct fs *fs, const struct node *n, struct view *v, struct open_file *f)
+static int open_checked(const struct node *n, struct view *v, struct open_file *f)
 {
 	char name[CAT_NAME_MAX + 1];
 	struct err e = { 0 };
-	int rc = check_condition(fs, n, v);
+	int rc = check_condition(n, v);
 
 	if (rc < 0)
 		return rc;
@@ -165,7 +165,7 @@ static int open_checked(struct fs *fs, const struct node *n, struct view *v, str
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
 	if (rc < 0)
-		return fail(fs, n, v, rc, &e);
+		return fail(n, v, rc, &e);
 	/* Replaced since it was looked up: the kernel looks it up again. */
 	if (!is_nodes_file(n, v, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE))
 		return -ESTALE;
@@ -187,7 +187,7 @@ static int open_bytes(struct fs *fs, const struct node *n, struct open_file *f)
 	v = sfs_snap_view(n->snap);
 	if (!v)
 		return -ENOMEM;
-	rc = open_checked(fs, n, v, f);
+	rc = open_checked(n, v, f);
 	sfs_view_put(n->snap, v);
 	return rc;
 }
@@ -290,17 +290,17 @@ static int prepare_large(struct large_open *o)
 	o->view = sfs_snap_view(n->snap);
 	if (!o->view)
 		return -ENOMEM;
-	rc = check_condition(o->fs, n, o->view);
+	rc = check_condition(n, o->view);
 	if (rc < 0)
 		return rc;
 	sfs_snap_name(n->snap, name);
 	/* The manifest is another one since it was looked up. */
-	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest))
+	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest, o->view->dir.layered))
 		return -ESTALE;
-	proto_snapdir_file(o->view->dir.manifest, n->key.file, &o->what);
+	proto_snapdir_file(o->view->dir.manifest, o->view->dir.layered, n->key.file, &o->what);
 	rc = proto_snapdir_open_file(&o->view->dir, &o->what, name, &e);
 	if (rc < 0)
-		return fail(o->fs, n, o->view, rc, &e);
+		return fail(n, o->view, rc, &e);
 	o->file->fd = rc;
 	if (fstat(o->file->fd, &st) < 0)
 		return -EIO;
