@@ -37,7 +37,7 @@ static void keep_stamp(struct store *store, const struct snapdir *d, size_t i,
 	auto_fd int fd = -1;
 	struct stat st;
 
-	proto_snapdir_file(d->manifest, i, &f);
+	proto_snapdir_file(d->manifest, d->layered, i, &f);
 	fd = proto_snapdir_open_file(d, &f, "", NULL);
 	if (fd < 0 || fstat(fd, &st) < 0 || st.st_nlink < 2 ||
 	    !cat_stamp_holds(store, fd, f.digest))
@@ -55,7 +55,7 @@ static struct kept_stamps keep_stamps(struct store *store, int dirfd)
 
 	if (copy < 0 || proto_snapdir_open_fd(&d, copy, "", NULL) < 0)
 		return k;
-	n = proto_snapdir_files(d.manifest);
+	n = proto_snapdir_files(d.manifest, d.layered);
 	k.stamp = calloc(n, sizeof(*k.stamp));
 	for (size_t i = 0; k.stamp && i < n; i++)
 		keep_stamp(store, &d, i, &k);

@@ -93,14 +93,14 @@ static int check_mode(struct check *c, const struct cat_row *row, const char *fi
 	return 0;
 }
 
-static bool has_file(const SnapshotManifest *m, const char *path)
+static bool has_file(const SnapshotManifest *m, bool layered, const char *path)
 {
-	const size_t n = proto_snapdir_files(m);
+	const size_t n = proto_snapdir_files(m, layered);
 
 	for (size_t i = 0; i < n; i++) {
 		struct snapdir_file f;
 
-		proto_snapdir_file(m, i, &f);
+		proto_snapdir_file(m, layered, i, &f);
 		if (strcmp(f.path, path) == 0 || strcmp(f.tree, path) == 0)
 			return true;
 	}
@@ -120,7 +120,7 @@ static int check_disks(struct check *c, const struct cat_row *row, const struct 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
 		snprintf(path, sizeof(path), SNAPDIR_DISKS "/%s", entry->d_name);
-		if (!has_file(d->manifest, path))
+		if (!has_file(d->manifest, d->layered, path))
 			rc = find(c, row->name, "", "%s is in it and not in its manifest", path);
 	}
 	return rc;
@@ -158,10 +158,10 @@ static int check_files(struct check *c, const struct cat_row *row)
 		rc = check_mode(c, row, files[i]);
 	if (rc || proto_snapdir_open(&d, c->store->snapshots, row->name, row->name, NULL) < 0)
 		return rc;
-	for (size_t i = 0; rc == 0 && i < proto_snapdir_files(d.manifest); i++) {
+	for (size_t i = 0; rc == 0 && i < proto_snapdir_files(d.manifest, d.layered); i++) {
 		struct snapdir_file f;
 
-		proto_snapdir_file(d.manifest, i, &f);
+		proto_snapdir_file(d.manifest, d.layered, i, &f);
 		rc = check_mode(c, row, f.path);
 		if (rc == 0)
 			rc = check_tree(c, row, &d, &f);

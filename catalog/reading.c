@@ -155,7 +155,7 @@ static int cannot_read(struct reading *r, const struct err *e, int rc)
 static int look_at_files(struct store *store, const struct snapdir *d, const char *name,
 			 int64_t *when, struct err *e)
 {
-	const size_t n = proto_snapdir_files(d->manifest);
+	const size_t n = proto_snapdir_files(d->manifest, d->layered);
 
 	*when = INT64_MAX;
 	for (size_t i = 0; i < n; i++) {
@@ -163,7 +163,7 @@ static int look_at_files(struct store *store, const struct snapdir *d, const cha
 		auto_fd int fd = -1;
 		int64_t stamped;
 
-		proto_snapdir_file(d->manifest, i, &f);
+		proto_snapdir_file(d->manifest, d->layered, i, &f);
 		fd = proto_snapdir_open_file(d, &f, name, e);
 		if (fd < 0)
 			return fd;

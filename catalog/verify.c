@@ -125,18 +125,18 @@ static int verify_file(struct store *store, const struct snapdir *d, const struc
 static int verify_files(struct store *store, const struct snapdir *d, const char *name, bool anew,
 			struct io_progress *progress, struct err *e)
 {
-	const size_t n = proto_snapdir_files(d->manifest);
+	const size_t n = proto_snapdir_files(d->manifest, d->layered);
 	struct progress_sum sum = { .whole = progress };
 	struct io_progress part = cat_progress_part(&sum);
 	struct snapdir_file f;
 	int rc = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		proto_snapdir_file(d->manifest, i, &f);
+		proto_snapdir_file(d->manifest, d->layered, i, &f);
 		sum.total += f.size;
 	}
 	for (size_t i = 0; rc == 0 && i < n; i++) {
-		proto_snapdir_file(d->manifest, i, &f);
+		proto_snapdir_file(d->manifest, d->layered, i, &f);
 		rc = verify_file(store, d, &f, name, anew, &part, e);
 		sum.before += f.size;
 	}

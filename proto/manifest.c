@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 #include "bounded.h"
+#include "layermap.h"
 #include "state.h"
 
 /* Field 2047, wire type 2 (length-delimited), then the length 32. */
@@ -20,7 +21,7 @@ static const uint8_t digest_tag[] = { 0xfa, 0x7f, DIGEST_SIZE };
 #define DEVICES_MAX   256
 #define CPUID_MAX     256
 #define STRING_MAX    4096
-#define LAYERS_MAX    128 /* of one disk */
+#define DISK_LAYERS   128 /* of one disk */
 
 static int damaged(struct err *e, const char *why)
 {
@@ -127,7 +128,7 @@ bool proto_manifest_disks_hold(const SnapshotManifest *m)
 	for (size_t i = 0; i < m->n_disk; i++) {
 		const Disk *d = m->disk[i];
 
-		if (strlen(d->device) > 64 || d->n_layer > LAYERS_MAX)
+		if (strlen(d->device) > 64 || d->n_layer > DISK_LAYERS)
 			return false;
 		for (size_t j = 0; j < i; j++)
 			if (strcmp(d->device, m->disk[j]->device) == 0)
@@ -143,6 +144,29 @@ bool proto_manifest_disks_hold(const SnapshotManifest *m)
 			seen[n++] = d->layer[k]->file;
 		}
 	}
+	return true;
+}
+
+static bool layer_holds(const SnapshotManifest *m, size_t i)
+{
+	const Layer *l = m->layer[i];
+
+	if (l->size > m->memory_size_bytes || l->size % MANIFEST_PAGE_SIZE ||
+	    l->digest.len != DIGEST_SIZE)
+		return false;
+	if (i == 0)
+		return l->size == m->memory_size_bytes && l->map_size == 0 &&
+		       l->map_digest.len == 0;
+	return l->map_size <= LAYERMAP_MAX && l->map_digest.len == DIGEST_SIZE;
+}
+
+bool proto_manifest_layers_hold(const SnapshotManifest *m)
+{
+	if (m->n_layer == 1 || m->n_layer > MANIFEST_LAYERS_MAX)
+		return false;
+	for (size_t i = 0; i < m->n_layer; i++)
+		if (!layer_holds(m, i))
+			return false;
 	return true;
 }
 
@@ -170,6 +194,8 @@ static int check_whole(const SnapshotManifest *m, struct err *e)
 	if (!proto_manifest_disks_hold(m))
 		return damaged(e,
 			       "the files of its disks are out of bounds, or one is listed twice");
+	if (!proto_manifest_layers_hold(m))
+		return damaged(e, "the layers of its RAM are out of bounds");
 	if (m->cpu && m->cpu->n_cpuid > CPUID_MAX)
 		return damaged(e, "too many CPUID entries");
 	return 0;

@@ -22,6 +22,7 @@
 #define MANIFEST_CMDLINE_MAX	4096
 #define MANIFEST_NAME_MAX	128
 #define MANIFEST_FILE_MAX	64  /* bytes of a file's name in disks/ */
+#define MANIFEST_LAYERS_MAX	17  /* of the RAM, the bottom one among them */
 #define MANIFEST_DISK_FILES_MAX 240 /* all disks together: they are passed in one message */
 
 /*
@@ -45,6 +46,12 @@ void proto_manifest_free(SnapshotManifest *m);
  * and not given twice, digests of their length. For who uses a draft's.
  */
 bool proto_manifest_disks_hold(const SnapshotManifest *m);
+
+/*
+ * Whether the layers of its RAM are within their bounds: none or at least two, sizes
+ * of whole pages, digests of their length. For who uses a draft's.
+ */
+bool proto_manifest_layers_hold(const SnapshotManifest *m);
 
 /*
  * Adds (err_also) a sentence for each thing that keeps this program from

@@ -50,12 +50,29 @@ static int read_manifest(struct snapdir *d, const char *label, struct err *e)
 	return rc < 0 ? err_prefix(e, rc, "snapshot %s", label) : 0;
 }
 
+/* True where all layers are there; and where none but they could be the RAM. */
+static bool has_layers(const struct snapdir *d)
+{
+	struct snapdir_file f;
+	struct stat st;
+	bool all = d->manifest->n_layer > 0;
+
+	for (size_t i = 0; all && i < d->manifest->n_layer; i++) {
+		proto_snapdir_file(d->manifest, true, i, &f);
+		all = fstatat(d->dirfd, f.path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	}
+	return all || (d->manifest->n_layer > 0 &&
+		       fstatat(d->dirfd, SNAPDIR_MEMORY, &st, AT_SYMLINK_NOFOLLOW) < 0);
+}
+
 int proto_snapdir_open_fd(struct snapdir *d, int dirfd, const char *label, struct err *e)
 {
 	int rc;
 
 	*d = (struct snapdir){ .dirfd = dirfd };
 	rc = read_manifest(d, label, e);
+	if (rc == 0)
+		d->layered = has_layers(d);
 	if (rc < 0)
 		proto_snapdir_close(d);
 	return rc;
@@ -99,27 +116,44 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 	return 0;
 }
 
-size_t proto_snapdir_files(const SnapshotManifest *m)
+size_t proto_snapdir_ram_files(const SnapshotManifest *m, bool layered)
 {
-	size_t n = 1;
+	return layered ? m->n_layer : 1;
+}
+
+size_t proto_snapdir_files(const SnapshotManifest *m, bool layered)
+{
+	size_t n = proto_snapdir_ram_files(m, layered);
 
 	for (size_t i = 0; i < m->n_disk; i++)
 		n += m->disk[i]->n_layer;
 	return n;
 }
 
-void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file *f)
+static void ram_file(const SnapshotManifest *m, bool layered, size_t i, struct snapdir_file *f)
 {
-	const DiskFile *layer = NULL;
-
-	if (i == 0) {
+	if (!layered) {
 		*f = (struct snapdir_file){ .path = SNAPDIR_MEMORY,
 					    .tree = SNAPDIR_MEMORY_TREE,
 					    .size = m->memory_size_bytes,
 					    .digest = m->memory_digest.data };
 		return;
 	}
-	i--;
+	*f = (struct snapdir_file){ .size = m->layer[i]->size, .digest = m->layer[i]->digest.data };
+	snprintf(f->path, sizeof(f->path), SNAPDIR_LAYERS "/%zu.ram", i);
+	snprintf(f->tree, sizeof(f->tree), SNAPDIR_LAYERS "/%zu.tree", i);
+}
+
+void proto_snapdir_file(const SnapshotManifest *m, bool layered, size_t i, struct snapdir_file *f)
+{
+	const size_t ram = proto_snapdir_ram_files(m, layered);
+	const DiskFile *layer = NULL;
+
+	if (i < ram) {
+		ram_file(m, layered, i, f);
+		return;
+	}
+	i -= ram;
 	for (size_t d = 0; d < m->n_disk && !layer; d++) {
 		if (i < m->disk[d]->n_layer)
 			layer = m->disk[d]->layer[i];
@@ -131,18 +165,90 @@ void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file
 	snprintf(f->tree, sizeof(f->tree), SNAPDIR_DISKS "/%s.tree", layer->file);
 }
 
-/* disks/ and what is in it, none of them through a link. */
-static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err *e)
+/*
+ * The folder that the path begins with; *name: what comes behind it. No link, but for
+ * that of the mount, whose layers/ is one. The descriptor (dup'ed) or a negative errno.
+ */
+static int open_folder(int dirfd, const char *path, const char **name)
 {
 	const char *slash = strchr(path, '/');
-	auto_fd int sub = -1;
+	const bool may_link = strncmp(path, SNAPDIR_LAYERS "/", sizeof(SNAPDIR_LAYERS)) == 0;
+	char folder[16];
+	int fd;
 
-	if (!slash)
+	*name = slash + 1;
+	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
+	fd = openat(dirfd, folder,
+		    O_RDONLY | O_DIRECTORY | O_CLOEXEC | (may_link ? 0 : O_NOFOLLOW));
+	return fd < 0 ? -errno : fd;
+}
+
+/* A file in the directory, or in a folder of it. */
+static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err *e)
+{
+	const char *name;
+	auto_fd int folder = -1;
+
+	if (!strchr(path, '/'))
 		return io_open_regular(dirfd, path, size, e);
-	sub = openat(dirfd, SNAPDIR_DISKS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (sub < 0)
-		return err_sys(e, errno, "%s", SNAPDIR_DISKS);
-	return io_open_regular(sub, slash + 1, size, e);
+	folder = open_folder(dirfd, path, &name);
+	if (folder < 0)
+		return err_sys(e, -folder, "%.*s", (int)strcspn(path, "/"), path);
+	return io_open_regular(folder, name, size, e);
+}
+
+int proto_snapdir_read_map(const struct snapdir *d, size_t i, const char *label,
+			   struct layermap *map, struct err *e)
+{
+	const Layer *l = d->manifest->layer[i];
+	const uint64_t pages = d->manifest->memory_size_bytes / MANIFEST_PAGE_SIZE;
+	char path[SNAPDIR_PATH_MAX];
+	auto_free uint8_t *buf = NULL;
+	uint8_t digest[DIGEST_SIZE];
+	const char *name;
+	auto_fd int folder = -1;
+	size_t len = 0;
+	int rc;
+
+	snprintf(path, sizeof(path), SNAPDIR_LAYERS "/%zu.map", i);
+	folder = open_folder(d->dirfd, path, &name);
+	rc = folder < 0 ? err_sys(e, -folder, "%s", SNAPDIR_LAYERS)
+			: io_read_file(folder, name, LAYERMAP_MAX, &buf, &len, e);
+	if (rc == -EFBIG || rc == -EINVAL || rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
+		return err_prefix(e, -EBADMSG, "snapshot %s is damaged", label);
+	if (rc < 0)
+		return err_prefix(e, rc, "snapshot %s", label);
+	rc = merkle_digest(buf, len, digest);
+	if (rc < 0)
+		return err_sys(e, -rc, "cannot check %s of snapshot %s", path, label);
+	if (len != l->map_size || memcmp(digest, l->map_digest.data, DIGEST_SIZE) != 0)
+		return err_refuse(e, EBADMSG,
+				  "snapshot %s is damaged: %s does not have the manifest's digest",
+				  label, path);
+	rc = proto_layermap_parse(buf, len, pages, l->size / MANIFEST_PAGE_SIZE, map, e);
+	return rc < 0 ? err_prefix(e, rc, "snapshot %s is damaged: %s", label, path) : 0;
+}
+
+int proto_snapdir_read_flat(const struct snapdir *d, const char *label, struct flat *f,
+			    struct err *e)
+{
+	int rc = proto_flat_start(f, d->manifest->memory_size_bytes / MANIFEST_PAGE_SIZE);
+
+	for (size_t i = 1; rc == 0 && d->layered && i < d->manifest->n_layer; i++) {
+		struct layermap map;
+
+		rc = proto_snapdir_read_map(d, i, label, &map, e);
+		if (rc < 0) {
+			proto_flat_free(f);
+			return rc;
+		}
+		rc = proto_flat_add(f, (unsigned)i, &map);
+		proto_layermap_free(&map);
+	}
+	if (rc == 0)
+		return 0;
+	proto_flat_free(f);
+	return err_sys(e, -rc, "cannot read the layers of snapshot %s", label);
 }
 
 int proto_snapdir_open_file(const struct snapdir *d, const struct snapdir_file *f,
@@ -253,7 +359,7 @@ int proto_snapdir_open_memory(const struct snapdir *d, const char *label, struct
 {
 	struct snapdir_file f;
 
-	proto_snapdir_file(d->manifest, 0, &f);
+	proto_snapdir_file(d->manifest, false, 0, &f);
 	return proto_snapdir_open_file(d, &f, label, e);
 }
 
@@ -262,6 +368,6 @@ int proto_snapdir_verify_memory(const struct snapdir *d, int memory_fd, const ch
 {
 	struct snapdir_file f;
 
-	proto_snapdir_file(d->manifest, 0, &f);
+	proto_snapdir_file(d->manifest, false, 0, &f);
 	return proto_snapdir_verify_file(d, &f, memory_fd, label, progress, e);
 }

@@ -7,18 +7,22 @@
  *	state.bin	read and checked whole when asked for
  *	memory.bin	opened, its size checked; its digest is the caller's
  *			to have verified (that may take seconds)
+ *	layers/		in the place of memory.bin, where the RAM is in layers: the files
+ *			as memory.bin; the maps are read and checked whole
  *	disks/		the files of disks that are kept with it: as memory.bin
  *
  * A snapdir is bound to the directory it opened, never looked up by name again.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
 #include "base/digest.h"
 #include "base/io.h"
 #include "base/merkle.h"
+#include "proto/flat.h"
 #include "proto/manifest.h"
 #include "proto/state.h"
 
@@ -26,12 +30,18 @@
 #define SNAPDIR_STATE	    "state.bin"
 #define SNAPDIR_MEMORY	    "memory.bin"
 #define SNAPDIR_MEMORY_TREE "memory.tree"
+#define SNAPDIR_LAYERS	    "layers"
 #define SNAPDIR_DISKS	    "disks"
 
 struct snapdir {
-	int dirfd;			      /* owned, O_RDONLY | O_DIRECTORY */
-	struct stat stat;		      /* of the directory, when it was opened */
-	SnapshotManifest *manifest;	      /* owned */
+	int dirfd;		    /* owned, O_RDONLY | O_DIRECTORY */
+	struct stat stat;	    /* of the directory, when it was opened */
+	SnapshotManifest *manifest; /* owned */
+	/*
+	 * The RAM is what the manifest's layers say, and layers/ has it. A copy may have
+	 * memory.bin instead, flat, which is as good.
+	 */
+	bool layered;
 	uint8_t manifest_digest[DIGEST_SIZE]; /* plain SHA-256 of the whole manifest.bin */
 	size_t manifest_size;		      /* bytes */
 };
@@ -57,8 +67,8 @@ int proto_snapdir_read_state(const struct snapdir *d, const char *label, uint8_t
 			     struct err *e);
 
 /*
- * A file of a snapshot that is too large to be read whole: memory.bin, or one
- * in disks/. It points into the manifest, or lies in `room`.
+ * A file of a snapshot that is too large to be read whole: memory.bin, one in
+ * layers/, or one in disks/. It points into the manifest.
  */
 #define SNAPDIR_PATH_MAX 160
 struct snapdir_file {
@@ -69,9 +79,28 @@ struct snapdir_file {
 	const uint8_t *digest;	     /* fs-verity digest, the manifest's */
 };
 
-/* How many there are: memory.bin is number 0. */
-size_t proto_snapdir_files(const SnapshotManifest *m);
-void proto_snapdir_file(const SnapshotManifest *m, size_t i, struct snapdir_file *f);
+/*
+ * How many there are, where the RAM is layered, or flat. Those of the RAM are the first:
+ * proto_snapdir_ram_files() of them, memory.bin or the layers from the bottom.
+ */
+size_t proto_snapdir_files(const SnapshotManifest *m, bool layered);
+size_t proto_snapdir_ram_files(const SnapshotManifest *m, bool layered);
+void proto_snapdir_file(const SnapshotManifest *m, bool layered, size_t i, struct snapdir_file *f);
+
+/*
+ * The map of layer i > 0, read and checked whole: its size and digest are the
+ * manifest's, its runs within bounds. *map is the caller's. 0, -EBADMSG or another
+ * negative errno.
+ */
+int proto_snapdir_read_map(const struct snapdir *d, size_t i, const char *label,
+			   struct layermap *map, struct err *e);
+
+/*
+ * Where each page of the RAM is, in the files of proto_snapdir_file(): of a flat one
+ * in file 0. *f is the caller's. 0, -EBADMSG or another negative errno.
+ */
+int proto_snapdir_read_flat(const struct snapdir *d, const char *label, struct flat *f,
+			    struct err *e);
 
 /*
  * Opens one of them read-only, following no link, and checks that it is a regular

@@ -65,9 +65,9 @@ enum rung sfs_fs_rung(struct snap *s, const struct view *v, size_t i)
 	struct snapdir_file f;
 	auto_fd int fd = -1;
 
-	if (!v->dir.manifest || i >= proto_snapdir_files(v->dir.manifest))
+	if (!v->dir.manifest || i >= proto_snapdir_files(v->dir.manifest, v->dir.layered))
 		return RUNG_DAMAGED;
-	proto_snapdir_file(v->dir.manifest, i, &f);
+	proto_snapdir_file(v->dir.manifest, v->dir.layered, i, &f);
 	fd = proto_snapdir_open_file(&v->dir, &f, "", NULL);
 	return fd < 0 ? RUNG_DAMAGED : sfs_rung_decide(s, i, fd, f.digest);
 }
@@ -92,8 +92,10 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 		       size_t *len)
 {
 	char name[CAT_NAME_MAX + 1], parent[FS_TARGET_MAX] = "", id[UUID_TEXT_MAX];
-	struct description d = { .manifest = v->dir.manifest, .parent = parent };
-	const char *files[1 + MANIFEST_DISK_FILES_MAX] = { "unknown" };
+	struct description d = { .manifest = v->dir.manifest,
+				 .layered = v->dir.layered,
+				 .parent = parent };
+	const char *files[MANIFEST_LAYERS_MAX + MANIFEST_DISK_FILES_MAX] = { "unknown" };
 	struct condition c;
 
 	sfs_snap_name(s, name);
@@ -102,7 +104,7 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 	if (d.manifest) {
 		d.id = uuid_format(d.manifest->id.data, id);
 		parent_of(fs, s, "", parent);
-		for (size_t i = 0; i < proto_snapdir_files(d.manifest); i++)
+		for (size_t i = 0; i < proto_snapdir_files(d.manifest, d.layered); i++)
 			files[i] = file_words(s, v, i);
 	}
 	d.status = c.status;
@@ -195,9 +197,9 @@ static int path_of(const struct node *n, const struct view *v, char path[SNAPDIR
 		snprintf(path, SNAPDIR_PATH_MAX, "%s", name);
 		return 0;
 	}
-	if (!v->dir.manifest || n->key.file >= proto_snapdir_files(v->dir.manifest))
+	if (!v->dir.manifest || n->key.file >= proto_snapdir_files(v->dir.manifest, v->dir.layered))
 		return -ENOENT;
-	proto_snapdir_file(v->dir.manifest, n->key.file, &f);
+	proto_snapdir_file(v->dir.manifest, v->dir.layered, n->key.file, &f);
 	memcpy(path, f.path, SNAPDIR_PATH_MAX);
 	return 0;
 }
@@ -274,7 +276,7 @@ static int stat_disks(struct fs *fs, const struct node *n, struct stat *st)
 
 	if (!v)
 		return -ENOMEM;
-	any = v->dir.manifest && proto_snapdir_files(v->dir.manifest) > 1;
+	any = v->dir.manifest && proto_snapdir_files(v->dir.manifest, v->dir.layered) > 1;
 	sfs_view_put(n->snap, v);
 	if (!any)
 		return -ENOENT;

@@ -16,14 +16,14 @@
 /* True, with the words, where one of its files was seen to be damaged and is unchanged. */
 static bool is_any_bad(struct snap *s, const struct view *v, char problem[SNAP_PROBLEM_MAX])
 {
-	const size_t n = proto_snapdir_files(v->dir.manifest);
+	const size_t n = proto_snapdir_files(v->dir.manifest, v->dir.layered);
 
 	for (size_t i = 0; i < n; i++) {
 		struct snapdir_file f;
 		struct identity id;
 		struct stat st;
 
-		proto_snapdir_file(v->dir.manifest, i, &f);
+		proto_snapdir_file(v->dir.manifest, v->dir.layered, i, &f);
 		if (fstatat(v->dir.dirfd, f.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		id = sfs_identity_of(&st);
@@ -91,7 +91,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, const ch
 	struct snapdir_file f;
 	auto_fd int fd = -1;
 
-	proto_snapdir_file(v->dir.manifest, i, &f);
+	proto_snapdir_file(v->dir.manifest, v->dir.layered, i, &f);
 	fd = proto_snapdir_open_file(&v->dir, &f, name, e);
 	if (fd < 0)
 		return fd;
@@ -116,7 +116,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, const ch
 static int look_at_files(struct snap *s, const struct view *v, bool *known, struct err *e)
 {
 	auto_free uint8_t *state = NULL;
-	const size_t n = proto_snapdir_files(v->dir.manifest);
+	const size_t n = proto_snapdir_files(v->dir.manifest, v->dir.layered);
 	char name[CAT_NAME_MAX + 1];
 	size_t len;
 	int rc;

@@ -35,13 +35,13 @@ static void print_manifest(FILE *f, const struct description *d)
 /* "disk:  disk0.0, 1 GiB: stamped: ..." */
 static void print_disks(FILE *f, const struct description *d)
 {
-	const size_t n = proto_snapdir_files(d->manifest);
+	const size_t n = proto_snapdir_files(d->manifest, d->layered);
 
 	for (size_t i = 1; i < n; i++) {
 		char size[TEXT_SIZE_MAX], text[SNAPDIR_PATH_MAX + 256];
 		struct snapdir_file file;
 
-		proto_snapdir_file(d->manifest, i, &file);
+		proto_snapdir_file(d->manifest, d->layered, i, &file);
 		snprintf(text, sizeof(text), "%s, %s: %s", file.path,
 			 text_format_size(file.size, size), d->files[i]);
 		line(f, "disk:", text);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "catalog/index.h"
@@ -14,6 +15,7 @@ struct description {
 	const char *name;
 	const char *id;			  /* 36 characters, NULL: unknown */
 	const SnapshotManifest *manifest; /* NULL: damaged */
+	bool layered;			  /* as struct snapdir has it */
 	enum cat_status status;
 	const char *problem; /* "" or one line */
 	/* How each file is known to be good, or not, as proto_snapdir_file() counts them. */

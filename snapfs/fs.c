@@ -238,10 +238,10 @@ static int lookup_child(struct fs *fs, const struct node *dir, const char *name,
 /* The file of that name in disks/, by the manifest. Its number; 0: there is none. */
 static size_t find_disk(const struct view *v, const char *name, struct snapdir_file *f)
 {
-	const size_t n = v->dir.manifest ? proto_snapdir_files(v->dir.manifest) : 0;
+	const size_t n = v->dir.manifest ? proto_snapdir_files(v->dir.manifest, v->dir.layered) : 0;
 
 	for (size_t i = 1; i < n; i++) {
-		proto_snapdir_file(v->dir.manifest, i, f);
+		proto_snapdir_file(v->dir.manifest, v->dir.layered, i, f);
 		if (strcmp(f->path + sizeof(SNAPDIR_DISKS), name) == 0)
 			return i;
 	}
@@ -273,8 +273,8 @@ int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 
 
 	if (!v)
 		return -ENOMEM;
-	if (v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest)) {
-		proto_snapdir_file(v->dir.manifest, i + 1, &f);
+	if (v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest, v->dir.layered)) {
+		proto_snapdir_file(v->dir.manifest, v->dir.layered, i + 1, &f);
 		rc = sfs_view_look(v, f.path, &st) < 0 ? -EAGAIN : 1;
 	}
 	sfs_view_put(dir->snap, v);

@@ -302,9 +302,9 @@ static int prepare_large(struct large_open *o)
 		return rc;
 	sfs_snap_name(n->snap, name);
 	/* The manifest is another one since it was looked up. */
-	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest))
+	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest, o->view->dir.layered))
 		return -ESTALE;
-	proto_snapdir_file(o->view->dir.manifest, n->key.file, &o->what);
+	proto_snapdir_file(o->view->dir.manifest, o->view->dir.layered, n->key.file, &o->what);
 	rc = proto_snapdir_open_file(&o->view->dir, &o->what, name, &e);
 	if (rc < 0)
 		return fail(n, o->view, rc, &e);

@@ -66,7 +66,7 @@ static int hash(struct verifier *v, const struct verify_job *job)
 	struct err e = { 0 };
 	int rc;
 
-	proto_snapdir_file(job->view->dir.manifest, job->file, &f);
+	proto_snapdir_file(job->view->dir.manifest, job->view->dir.layered, job->file, &f);
 	sfs_snap_name(job->snap, name);
 	/* Another one of it may have ended just when this was asked for. */
 	if (cat_stamp_holds(v->store, job->fd, f.digest))

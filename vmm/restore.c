@@ -192,7 +192,7 @@ static int check_devices(struct restore *r, const struct restore_options *o, str
 /* memory.bin and the disks' files; what is wrong with each goes into the report. */
 static int open_files(struct restore *r, struct err *e)
 {
-	const size_t n = proto_snapdir_files(r->dir.manifest);
+	const size_t n = proto_snapdir_files(r->dir.manifest, r->dir.layered);
 	int rc = 0;
 
 	if (n > 1)
@@ -204,7 +204,7 @@ static int open_files(struct restore *r, struct err *e)
 		struct snapdir_file f;
 		int fd, rc2;
 
-		proto_snapdir_file(r->dir.manifest, i, &f);
+		proto_snapdir_file(r->dir.manifest, r->dir.layered, i, &f);
 		fd = proto_snapdir_open_file(&r->dir, &f, r->label, &found);
 		if (i == 0)
 			r->memory_fd = fd;
@@ -283,7 +283,7 @@ static int verify_files(struct restore *r, const struct restore_options *o, stru
 	for (size_t i = 0; rc == 0 && i <= r->n_disk_fds; i++) {
 		struct snapdir_file f;
 
-		proto_snapdir_file(r->dir.manifest, i, &f);
+		proto_snapdir_file(r->dir.manifest, r->dir.layered, i, &f);
 		rc = verify_file(r, &f, i ? r->disk_fds[i - 1] : r->memory_fd, o->wait_verified, p,
 				 e);
 	}

@@ -39,12 +39,12 @@ static void disks_are_linked_with_size_and_digest(void **state)
 	assert_int_equal(publish(r, "a", bottom, NULL), 0);
 	snprintf(path, sizeof(path), "%s/snapshots/a", r->store);
 	assert_int_equal(proto_snapdir_open(&d, AT_FDCWD, path, "a", NULL), 0);
-	assert_int_equal(proto_snapdir_files(d.manifest), 3);
+	assert_int_equal(proto_snapdir_files(d.manifest, d.layered), 3);
 	for (size_t i = 0; i < 3; i++) {
 		struct snapdir_file f;
 		int fd;
 
-		proto_snapdir_file(d.manifest, i, &f);
+		proto_snapdir_file(d.manifest, d.layered, i, &f);
 		fd = proto_snapdir_open_file(&d, &f, "a", NULL);
 		assert_true(fd >= 0);
 		assert_int_equal(proto_snapdir_verify_file(&d, &f, fd, "a", NULL, NULL), 0);
