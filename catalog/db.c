@@ -11,6 +11,9 @@
 
 #define BUSY_MS 30000
 
+/* Of pages, at most: all of an index of 100,000 snapshots, which is walked by name and by time. */
+#define CACHE_KIB 40960
+
 /* quick_check reads every page: beyond this size damage is met when it is used. */
 #define QUICK_CHECK_MAX (16 << 20)
 
@@ -139,15 +142,15 @@ static int make_private(const char *path)
 
 static int set_up(sqlite3 *db, const struct db_kind *kind, struct err *e)
 {
-	char sql[160];
+	char sql[192];
 
 	sqlite3_busy_timeout(db, BUSY_MS);
 	sqlite3_extended_result_codes(db, 1);
 	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 	snprintf(sql, sizeof(sql),
 		 "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA foreign_keys=ON;"
-		 "PRAGMA synchronous=%s",
-		 kind->synchronous);
+		 "PRAGMA cache_size=-%d; PRAGMA synchronous=%s",
+		 CACHE_KIB, kind->synchronous);
 	return cat_db_exec(db, sql, e);
 }
 

@@ -13,7 +13,7 @@
 #include "catalog/rows.h"
 
 /* Rows handed out at a time: callbacks run without any lock of the store's. */
-#define PAGE 128
+#define PAGE 1024
 
 #define COLUMNS                                                                                    \
 	"s.name, s.id, s.parent, s.created_seconds, s.created_nanos, s.architecture, "             \
