@@ -199,6 +199,31 @@ static int identify(sqlite3 *db, const char *path, const struct db_kind *kind, s
 	return version == kind->version ? 0 : -EUCLEAN;
 }
 
+/*
+ * Our tables and nothing else, to the letter: what others have put there (a view, a
+ * trigger) would run within our statements, and need not end. -EUCLEAN: it is not.
+ */
+static int check_schema(sqlite3 *db, const struct db_kind *kind, struct err *e)
+{
+	auto_stmt sqlite3_stmt *s = NULL;
+	const char *left = kind->schema;
+	int rc = cat_db_prepare(
+		db, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid", &s, e);
+
+	while (rc == 0 && (rc = cat_db_step(db, s, e)) == 1) {
+		const char *sql = (const char *)sqlite3_column_text(s, 0);
+		const size_t n = sql ? strlen(sql) : 0;
+
+		rc = 0;
+		if (n == 0 || strncmp(left, sql, n) != 0 || left[n] != ';')
+			return err_env(e, EUCLEAN, "%s has other tables than ours", kind->what);
+		left += n + 1;
+	}
+	if (rc == 0 && *left)
+		rc = err_env(e, EUCLEAN, "%s lacks a table", kind->what);
+	return rc;
+}
+
 static int open_checked(sqlite3 *db, const char *path, const struct db_kind *kind, struct err *e)
 {
 	struct stat st;
@@ -206,6 +231,8 @@ static int open_checked(sqlite3 *db, const char *path, const struct db_kind *kin
 
 	if (rc == 0)
 		rc = identify(db, path, kind, e);
+	if (rc == 0)
+		rc = check_schema(db, kind, e);
 	if (rc == 0)
 		rc = cat_db_exec(db, "PRAGMA journal_mode=WAL", e);
 	if (rc == 0 && stat(path, &st) == 0 && st.st_size <= QUICK_CHECK_MAX)
