@@ -42,7 +42,7 @@ missing layers/1.ram
 missing layers/1.map
 
 # A tree is made again, of each layer.
-rm -rf "$STORE/snapshots/bad"
+expect 0 "$ctl" rm bad
 for layer in 0 1; do
 	rm -f "$good/layers/$layer.tree"
 	expect 1 "$ctl" check
