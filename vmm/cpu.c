@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "lost_page.h"
 
@@ -58,7 +59,7 @@ static bool park(struct cpu *c)
 		pthread_cond_broadcast(&m->changed);
 	}
 	go_on = !m->quit;
-	/* A reset may have given the machine another vm while this thread slept. */
+	/* A reset or a save may have given the machine another vm while this thread slept. */
 	if (go_on)
 		m->vm.vcpu[c->index].run->immediate_exit = 0;
 	pthread_mutex_unlock(&m->lock);
@@ -228,6 +229,7 @@ void *cpu_main(void *arg)
 {
 	struct cpu *c = arg;
 
+	c->tid = gettid();
 	while (park(c)) {
 		struct vm_vcpu *v = &c->machine->vm.vcpu[c->index];
 

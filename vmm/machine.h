@@ -11,10 +11,12 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/text.h"
 #include "boot.h"
 #include "chardev.h"
+#include "handover.h"
 #include "i8042.h"
 #include "iothread.h"
 #include "options.h"
@@ -62,6 +64,7 @@ struct cpu {
 	unsigned index;
 	pthread_t thread;
 	bool started;
+	pid_t tid;	 /* the thread's; set before it parks first */
 	bool retry_mmio; /* its pending exit is an access to RAM, to be done again */
 	uint64_t exits[COUNT_KINDS];
 };
@@ -69,7 +72,9 @@ struct cpu {
 struct machine {
 	struct timing *timing; /* of the start; NULL: nobody asks */
 	struct kvm_host kvm;
-	struct vm vm;
+	struct vm vm; /* exchanged under lock */
+	struct handover handover;
+	enum freeze_way freeze;
 	struct ram ram;
 	struct ram *pmem[VM_PMEM_MAX]; /* their devices', in the order of their addresses */
 	unsigned npmem;
@@ -194,6 +199,8 @@ int machine_boot(struct machine *m, struct err *e);
  * the vm; preflight is restore.c's. 0 or a negative errno.
  */
 int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e);
+/* The same before it is encoded, for proto_state_free(). */
+int machine_take_state(struct machine *m, VmState **state, struct err *e);
 int machine_load_state(struct machine *m, const VmState *state, struct err *e);
 
 /*
@@ -205,6 +212,9 @@ int machine_renew_generation(struct machine *m, struct err *e);
 
 /* Tells the guest that time has passed unseen (KVM_KVMCLOCK_CTRL). vCPUs held. */
 void machine_tell_paused(struct machine *m);
+
+/* Everything is held: *vm runs the machine from now on, and is what has run it until now. */
+void machine_exchange_vm(struct machine *m, struct vm *vm);
 
 /* All memory in the order of its slots (vm.h): RAM, then pmem. Returns how many. */
 unsigned machine_memories(struct machine *m, struct ram *memory[VM_MEMORIES_MAX]);
