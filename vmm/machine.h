@@ -1,6 +1,6 @@
 /*
  * The machine: RAM, devices, what it booted, and the struct vm that runs it at
- * the moment. A reset or a restore gives it another struct vm; the machine stays.
+ * the moment. A reset, a restore or a save gives it another struct vm; the machine stays.
  *
  * Threads: one for each vCPU (cpu.c), iothreads for the virtio devices, and the
  * main thread, which owns everything else here. The main thread touches vm, ram

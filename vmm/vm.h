@@ -2,7 +2,7 @@
  * A KVM virtual machine: descriptors, memory slots, interrupt controllers and
  * the vCPUs' run areas. It knows nothing of devices, boot or snapshots: that is
  * struct machine's (machine.h), which can exchange one struct vm for another
- * (a reset builds a fresh one over the same RAM).
+ * (a reset builds a fresh one over the same RAM, a save one over frozen RAM).
  *
  * Any thread may set it up; KVM_RUN is only called by a vCPU's own thread.
  */
