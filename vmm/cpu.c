@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lost_page.h"
@@ -43,6 +44,14 @@ void cpu_kick(struct cpu *c)
 	pthread_kill(c->thread, SIGRTMIN);
 }
 
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
 /* Waits while the machine is held. False: the thread ends. */
 static bool park(struct cpu *c)
 {
@@ -56,6 +65,8 @@ static bool park(struct cpu *c)
 		while (m->holds && !m->quit)
 			pthread_cond_wait(&m->changed, &m->lock);
 		m->parked--;
+		if (!m->parked)
+			m->resumed_ns = now_ns();
 		pthread_cond_broadcast(&m->changed);
 	}
 	go_on = !m->quit;

@@ -209,6 +209,16 @@ unsigned machine_holds(struct machine *m)
 	return holds;
 }
 
+int64_t machine_resumed_ns(struct machine *m)
+{
+	int64_t ns;
+
+	pthread_mutex_lock(&m->lock);
+	ns = m->resumed_ns;
+	pthread_mutex_unlock(&m->lock);
+	return ns;
+}
+
 void machine_post(struct machine *m, enum machine_event event, enum hold why)
 {
 	const uint64_t one = 1;

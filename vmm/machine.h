@@ -104,9 +104,10 @@ struct machine {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under lock: */
-	unsigned holds;	 /* enum hold bits */
-	unsigned parked; /* vCPU threads that wait outside KVM_RUN */
-	unsigned events; /* enum machine_event bits, not yet taken */
+	unsigned holds;	    /* enum hold bits */
+	unsigned parked;    /* vCPU threads that wait outside KVM_RUN */
+	unsigned events;    /* enum machine_event bits, not yet taken */
+	int64_t resumed_ns; /* CLOCK_MONOTONIC: when the last vCPU went on, the last time */
 	bool quit;
 	struct memory_fault fault;
 	char failure[256];
@@ -177,6 +178,9 @@ void machine_hold_devices(struct machine *m);
 void machine_hold(struct machine *m, enum hold why);
 void machine_release(struct machine *m, unsigned why);
 unsigned machine_holds(struct machine *m);
+
+/* When the last vCPU went on after the last hold, CLOCK_MONOTONIC in ns; 0: none has yet. */
+int64_t machine_resumed_ns(struct machine *m);
 
 /* Any thread: as hold, but does not wait; and posts the event to the main thread. */
 void machine_post(struct machine *m, enum machine_event event, enum hold why);

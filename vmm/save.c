@@ -282,6 +282,15 @@ static int quiesce(struct machine *m, struct err *e)
 	return rc;
 }
 
+/* Until the vCPUs went on, whenever this thread got to know of that; or stand for another reason.
+ */
+static int64_t pause_since(struct machine *m, int64_t start)
+{
+	const int64_t resumed = machine_resumed_ns(m);
+
+	return (resumed > start ? resumed : now_ns()) - start;
+}
+
 /* Holds devices and vCPUs, takes all, lets them go. */
 static int take(struct save *s, struct taken *t, struct err *e)
 {
@@ -301,7 +310,7 @@ static int take(struct save *s, struct taken *t, struct err *e)
 		rc = take_held(s, t, e);
 	timing_mark(&s->timing, "freeze");
 	machine_release(m, HOLD_SAVE);
-	s->pause_ns = now_ns() - start;
+	s->pause_ns = pause_since(m, start);
 	timing_mark(&s->timing, "resume");
 	return rc < 0 ? rc : keep_settle(&s->keep, e);
 }

@@ -41,10 +41,9 @@ static int tsc_offset(const struct vm *vm, unsigned id, unsigned long request, u
 		.attr = KVM_VCPU_TSC_OFFSET,
 		.addr = (uintptr_t)offset,
 	};
-	const int fd = vm->vcpu[id].fd;
+	int rc = kvm_ioctl(vm->vcpu[id].fd, request, &attr);
 
-	return kvm_ioctl(fd, KVM_HAS_DEVICE_ATTR, &attr) < 0 ? -ENXIO
-							     : kvm_ioctl(fd, request, &attr);
+	return rc < 0 && request == KVM_GET_DEVICE_ATTR ? -ENXIO : rc;
 }
 
 static int read_offsets(const struct vm *vm, uint64_t offset[VM_VCPUS_MAX])
