@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -185,18 +186,37 @@ int io_make_dirs(const char *path, mode_t mode)
 	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
 }
 
-/* Copies [off, end) by the kernel where it can, else through a buffer. */
-static int copy_extent(int from, int to, uint64_t off, uint64_t end, struct io_progress *progress,
-		       uint64_t total)
-{
-	auto_free uint8_t *buf = NULL;
-	const size_t chunk = 1 << 20;
-	bool by_kernel = true;
+/* What is copied from where to where; progress may be NULL. */
+struct copy {
+	int from, to;
+	uint64_t shift; /* added to an offset in `from`, modulo 2^64: that in `to` */
+	struct io_progress *progress;
+	uint64_t total;
+	uint8_t *buf; /* owned; NULL until the kernel cannot do it */
+};
 
+#define COPY_CHUNK ((size_t)1 << 20)
+
+static int copy_by_hand(struct copy *c, uint64_t off, size_t len)
+{
+	int rc;
+
+	if (!c->buf)
+		c->buf = malloc(COPY_CHUNK);
+	if (!c->buf)
+		return -ENOMEM;
+	rc = io_pread_full(c->from, c->buf, len, off);
+	return rc < 0 ? rc : io_pwrite_full(c->to, c->buf, len, off + c->shift);
+}
+
+/* Copies [off, end) by the kernel where it can, else through a buffer. */
+static int copy_extent(struct copy *c, uint64_t off, uint64_t end)
+{
 	while (off < end) {
-		size_t want = end - off < chunk ? (size_t)(end - off) : chunk;
-		off_t in = (off_t)off, out = (off_t)off;
-		ssize_t r = by_kernel ? copy_file_range(from, &in, to, &out, want, 0) : 0;
+		const size_t want = end - off < COPY_CHUNK ? (size_t)(end - off) : COPY_CHUNK;
+		off_t in = (off_t)off, out = (off_t)(off + c->shift);
+		ssize_t r = c->buf ? 0 : copy_file_range(c->from, &in, c->to, &out, want, 0);
+		int rc = 0;
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -204,59 +224,69 @@ static int copy_extent(int from, int to, uint64_t off, uint64_t end, struct io_p
 		    errno != ENOSYS)
 			return -errno;
 		if (r <= 0) {
-			int rc;
-
-			by_kernel = false;
-			if (!buf)
-				buf = malloc(chunk);
-			if (!buf)
-				return -ENOMEM;
-			rc = io_pread_full(from, buf, want, off);
-			if (rc == 0)
-				rc = io_pwrite_full(to, buf, want, off);
-			if (rc < 0)
-				return rc;
+			rc = copy_by_hand(c, off, want);
 			r = (ssize_t)want;
 		}
+		if (rc < 0)
+			return rc;
 		off += (uint64_t)r;
-		if (progress && progress->fn) {
-			int rc = progress->fn(progress->arg, off, total);
-
-			if (rc < 0)
-				return rc;
-		}
+		if (c->progress && c->progress->fn)
+			rc = c->progress->fn(c->progress->arg, off, c->total);
+		if (rc < 0)
+			return rc;
 	}
 	return 0;
 }
 
-int io_copy_file(int from, int to, uint64_t size, struct io_progress *progress)
+/* Data extent by data extent. */
+static int copy_extents(struct copy *c, uint64_t off, uint64_t end)
 {
-	uint64_t off = 0;
+	int rc = 0;
 
-	if (ioctl(to, FICLONE, from) == 0)
-		return ftruncate(to, (off_t)size) < 0 ? -errno : 0;
-	if (ftruncate(to, 0) < 0 || ftruncate(to, (off_t)size) < 0)
-		return -errno;
-	while (off < size) {
-		off_t data = lseek(from, (off_t)off, SEEK_DATA);
+	while (rc == 0 && off < end) {
+		off_t data = lseek(c->from, (off_t)off, SEEK_DATA);
 		off_t hole;
-		uint64_t end;
-		int rc;
 
 		if (data < 0 && errno == ENXIO)
 			return 0;
 		if (data < 0)
 			return -errno;
-		hole = lseek(from, data, SEEK_HOLE);
+		if ((uint64_t)data >= end)
+			return 0;
+		hole = lseek(c->from, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
-		end = (uint64_t)hole < size ? (uint64_t)hole : size;
-		rc = copy_extent(from, to, (uint64_t)data, end, progress, size);
-		if (rc < 0)
-			return rc;
-		off = (uint64_t)hole;
+		off = (uint64_t)hole < end ? (uint64_t)hole : end;
+		rc = copy_extent(c, (uint64_t)data, off);
 	}
-	return 0;
+	return rc;
+}
+
+int io_copy_file(int from, int to, uint64_t size, struct io_progress *progress)
+{
+	struct copy c = { .from = from, .to = to, .progress = progress, .total = size };
+	int rc;
+
+	if (ioctl(to, FICLONE, from) == 0)
+		return ftruncate(to, (off_t)size) < 0 ? -errno : 0;
+	if (ftruncate(to, 0) < 0 || ftruncate(to, (off_t)size) < 0)
+		return -errno;
+	rc = copy_extents(&c, 0, size);
+	free(c.buf);
+	return rc;
+}
+
+int io_copy_range(int from, uint64_t from_off, int to, uint64_t to_off, uint64_t len)
+{
+	struct copy c = { .from = from, .to = to, .shift = to_off - from_off };
+	uint64_t end;
+	int rc;
+
+	if (__builtin_add_overflow(from_off, len, &end))
+		return -EINVAL;
+	rc = copy_extents(&c, from_off, end);
+	free(c.buf);
+	return rc;
 }
 
 int io_is_zero(const void *buf, size_t n)

@@ -63,6 +63,12 @@ int io_make_dirs(const char *path, mode_t mode);
  */
 int io_copy_file(int from, int to, uint64_t size, struct io_progress *progress);
 
+/*
+ * Copies len bytes of `from`, from from_off on, to to_off in `to`, of which that is a hole:
+ * holes stay holes. By reflink where the file system can. 0 or a negative errno.
+ */
+int io_copy_range(int from, uint64_t from_off, int to, uint64_t to_off, uint64_t len);
+
 /* True where the bytes are all zero. */
 int io_is_zero(const void *buf, size_t n);
 

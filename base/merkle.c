@@ -68,6 +68,8 @@ struct build {
 	struct merkle m;
 	int fd, tree_fd;
 	const uint8_t *memory; /* instead of fd */
+	merkle_leaves_fn told; /* instead of any data: its hashes */
+	void *told_arg;
 	struct merkle_zeros zeros;
 	struct io_progress *progress;
 	uint8_t *top; /* for each group the hash of its uppermost block */
@@ -165,6 +167,34 @@ static int put_block(const struct build *b, unsigned level, uint64_t n, const ui
 			      b->m.level[level].at + n * DIGEST_BLOCK);
 }
 
+/* Puts block n of level 0, and hashes it. */
+static int end_chunk(struct worker *w, uint64_t n, const uint8_t *block, uint8_t out[DIGEST_SIZE])
+{
+	int rc = put_block(w->b, 0, n, block);
+
+	return rc < 0 ? rc : digest_hash_block(&w->h, block, DIGEST_BLOCK, out);
+}
+
+/* The same as do_chunk(), of hashes that are told. */
+static int do_told(struct worker *w, uint64_t n, uint8_t out[DIGEST_SIZE], bool *zeros)
+{
+	struct build *b = w->b;
+	const uint64_t left = b->m.blocks - n * MERKLE_FAN;
+	const size_t count = left < MERKLE_FAN ? (size_t)left : MERKLE_FAN;
+	uint8_t block[DIGEST_BLOCK];
+	int rc = b->told(b->told_arg, n, block, b->tree_fd < 0 ? out : NULL);
+
+	*zeros = rc == MERKLE_ZEROS && count == MERKLE_FAN;
+	if (*zeros)
+		memcpy(out, b->zeros.hash[1], DIGEST_SIZE);
+	if (rc < 0 || *zeros || rc == MERKLE_HASH)
+		return rc < 0 ? rc : 0;
+	for (size_t i = 0; rc == MERKLE_ZEROS && i < count; i++)
+		memcpy(block + i * DIGEST_SIZE, b->zeros.hash[0], DIGEST_SIZE);
+	memset(block + count * DIGEST_SIZE, 0, DIGEST_BLOCK - count * DIGEST_SIZE);
+	return end_chunk(w, n, block, out);
+}
+
 /* Block n of level 0, and its hash. *zeros: it is that of zeros alone, and stays a hole. */
 static int do_chunk(struct worker *w, uint64_t n, uint8_t out[DIGEST_SIZE], bool *zeros)
 {
@@ -189,9 +219,7 @@ static int do_chunk(struct worker *w, uint64_t n, uint8_t out[DIGEST_SIZE], bool
 		rc = hash_data(w, data + at, left < DIGEST_BLOCK ? (size_t)left : DIGEST_BLOCK,
 			       block + at / DIGEST_BLOCK * DIGEST_SIZE);
 	}
-	if (rc == 0)
-		rc = put_block(b, 0, n, block);
-	return rc < 0 ? rc : digest_hash_block(&w->h, block, DIGEST_BLOCK, out);
+	return rc < 0 ? rc : end_chunk(w, n, block, out);
 }
 
 static int do_group(struct worker *w, uint64_t g)
@@ -204,7 +232,9 @@ static int do_group(struct worker *w, uint64_t g)
 
 	for (uint64_t i = 0; i < n; i++) {
 		bool zeros;
-		int rc = do_chunk(w, first + i, block + i * DIGEST_SIZE, &zeros);
+		uint8_t *hash = block + i * DIGEST_SIZE;
+		int rc = b->told ? do_told(w, first + i, hash, &zeros)
+				 : do_chunk(w, first + i, hash, &zeros);
 
 		if (rc < 0)
 			return rc;
@@ -253,12 +283,13 @@ static void end_group(struct build *b, uint64_t g, int rc)
 static void *work(void *arg)
 {
 	struct worker w = { .b = arg };
-	auto_free uint8_t *buf = w.b->memory ? NULL : malloc(CHUNK);
+	const bool reads = !w.b->memory && !w.b->told;
+	auto_free uint8_t *buf = reads ? malloc(CHUNK) : NULL;
 	int rc = digest_hasher_init(&w.h);
 	uint64_t g;
 
 	w.buf = buf;
-	if (!buf && !w.b->memory)
+	if (!buf && reads)
 		rc = -ENOMEM;
 	while (take_group(w.b, &g))
 		end_group(w.b, g, rc == 0 ? do_group(&w, g) : rc);
@@ -394,4 +425,19 @@ int merkle_digest(const void *buf, size_t len, uint8_t digest[DIGEST_SIZE])
 	struct build b = { .fd = -1, .tree_fd = -1, .memory = buf };
 
 	return build(&b, len, digest);
+}
+
+int merkle_compose(uint64_t size, merkle_leaves_fn told, void *arg, int tree_fd,
+		   uint8_t digest[DIGEST_SIZE])
+{
+	struct build b = { .fd = -1, .tree_fd = tree_fd, .told = told, .told_arg = arg };
+
+	return size <= DIGEST_BLOCK ? -EINVAL : build(&b, size, digest);
+}
+
+int merkle_zero_leaf(uint8_t hash[DIGEST_SIZE])
+{
+	static const uint8_t zeros[DIGEST_BLOCK];
+
+	return digest_sha256(zeros, sizeof(zeros), hash);
 }

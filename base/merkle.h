@@ -54,6 +54,30 @@ int merkle_digest_fd(int fd, uint64_t size, int tree_fd, struct io_progress *pro
 /* The digest of len bytes in memory. 0 or -ENOMEM. */
 int merkle_digest(const void *buf, size_t len, uint8_t digest[DIGEST_SIZE]);
 
+/*
+ * Tells block n of level 0: the hashes of data blocks [128 n, 128 n + 128), of which only
+ * those that there are count, into `hashes`. Or, where `hash` is not NULL, the hash of
+ * that block alone. Called by several threads at a time, for each n once.
+ */
+enum merkle_told {
+	MERKLE_HASHES, /* `hashes` has them */
+	MERKLE_HASH,   /* `hash` has that of the whole block, `hashes` nothing */
+	MERKLE_ZEROS,  /* all of the data are zeros, and `hashes` has nothing */
+};
+typedef int (*merkle_leaves_fn)(void *arg, uint64_t n, uint8_t hashes[DIGEST_BLOCK], uint8_t *hash);
+
+/*
+ * The digest of data of `size` bytes that nobody reads: what is known of it are the hashes
+ * of its blocks, as they are told. tree_fd is as in merkle_digest_fd(); with one, hashes
+ * of whole blocks are not enough. 0, what `told` returned below 0, or a negative errno;
+ * -EINVAL for data of at most one block, which has no level 0.
+ */
+int merkle_compose(uint64_t size, merkle_leaves_fn told, void *arg, int tree_fd,
+		   uint8_t digest[DIGEST_SIZE]);
+
+/* The hash of a data block of zeros. 0 or -ENOMEM. */
+int merkle_zero_leaf(uint8_t hash[DIGEST_SIZE]);
+
 /* ---- checking blocks ---- */
 
 /* What is known good of a tree. Any thread. */
@@ -75,3 +99,13 @@ void merkle_close(struct merkle_reader *r); /* NULL is fine */
  */
 int merkle_check(struct merkle_reader *r, uint64_t offset, const void *data, size_t len,
 		 uint64_t *bad);
+
+/*
+ * The hashes of data blocks [first, first + count) of the file, as far as the digest
+ * vouches for them. 0; -EINVAL: there are no such, or the file has no tree; -EUCLEAN: the
+ * tree is damaged there; or another negative errno.
+ */
+int merkle_leaves(struct merkle_reader *r, uint64_t first, size_t count, uint8_t *hashes);
+
+/* The same of block n of level 0: the hash of the hashes of 128 data blocks. */
+int merkle_leaf_block(struct merkle_reader *r, uint64_t n, uint8_t hash[DIGEST_SIZE]);

@@ -94,17 +94,18 @@ static void keep_block(struct merkle_reader *r, unsigned level, uint64_t n, cons
 }
 
 /*
- * The hash that the tree has of data block `n`. From the lowest block that is
- * known, or the root, downwards. Under the lock.
+ * The hash that the tree has of data block `n`, or, with `low` above 0, of block `n` of
+ * level low - 1. From the lowest block that is known, or the root, downwards. Under
+ * the lock.
  */
-static int find_hash(struct merkle_reader *r, uint64_t n, uint8_t out[DIGEST_SIZE])
+static int find_hash(struct merkle_reader *r, unsigned low, uint64_t n, uint8_t out[DIGEST_SIZE])
 {
 	uint64_t index[MERKLE_LEVELS + 1];
-	unsigned level = 0;
+	unsigned level = low;
 
 	memcpy(out, r->root, DIGEST_SIZE);
-	index[0] = n;
-	for (unsigned i = 0; i < r->m.nlevels; i++)
+	index[low] = n;
+	for (unsigned i = low; i < r->m.nlevels; i++)
 		index[i + 1] = index[i] / MERKLE_FAN;
 	for (; level < r->m.nlevels; level++) {
 		const uint8_t *known = find_kept(r, level, index[level + 1]);
@@ -114,7 +115,7 @@ static int find_hash(struct merkle_reader *r, uint64_t n, uint8_t out[DIGEST_SIZ
 		memcpy(out, known + index[level] % MERKLE_FAN * DIGEST_SIZE, DIGEST_SIZE);
 		break;
 	}
-	while (level-- > 0) {
+	while (level-- > low) {
 		uint8_t *block = r->path[level];
 		int rc = read_block(r, level, index[level + 1], out, block);
 
@@ -132,7 +133,7 @@ static int wanted(struct merkle_reader *r, uint64_t n, uint8_t out[DIGEST_SIZE])
 	int rc;
 
 	pthread_mutex_lock(&r->lock);
-	rc = find_hash(r, n, out);
+	rc = find_hash(r, 0, n, out);
 	pthread_mutex_unlock(&r->lock);
 	return rc;
 }
@@ -180,6 +181,54 @@ int merkle_check(struct merkle_reader *r, uint64_t offset, const void *data, siz
 				 len - at < DIGEST_BLOCK ? len - at : DIGEST_BLOCK);
 	}
 	digest_hasher_free(&h);
+	return rc;
+}
+
+/* The hashes of data blocks [first, first + count), which one block of level 0 has. */
+static int copy_leaves(struct merkle_reader *r, uint64_t first, size_t count, uint8_t *hashes)
+{
+	const uint8_t *block;
+	int rc;
+
+	pthread_mutex_lock(&r->lock);
+	rc = find_hash(r, 0, first, hashes);
+	/* Which has read it, if there is no memory to keep it. */
+	block = find_kept(r, 0, first / MERKLE_FAN);
+	if (!block)
+		block = r->path[0];
+	if (rc == 0)
+		memcpy(hashes, block + first % MERKLE_FAN * DIGEST_SIZE, count * DIGEST_SIZE);
+	pthread_mutex_unlock(&r->lock);
+	return rc;
+}
+
+int merkle_leaves(struct merkle_reader *r, uint64_t first, size_t count, uint8_t *hashes)
+{
+	if (r->m.nlevels == 0 || first > r->m.blocks || count > r->m.blocks - first)
+		return -EINVAL;
+	while (count) {
+		const size_t room = MERKLE_FAN - (size_t)(first % MERKLE_FAN);
+		const size_t n = count < room ? count : room;
+		int rc = copy_leaves(r, first, n, hashes);
+
+		if (rc < 0)
+			return rc;
+		first += n;
+		count -= n;
+		hashes += n * DIGEST_SIZE;
+	}
+	return 0;
+}
+
+int merkle_leaf_block(struct merkle_reader *r, uint64_t n, uint8_t hash[DIGEST_SIZE])
+{
+	int rc;
+
+	if (r->m.nlevels == 0 || n >= r->m.level[0].blocks)
+		return -EINVAL;
+	pthread_mutex_lock(&r->lock);
+	rc = find_hash(r, 1, n, hash);
+	pthread_mutex_unlock(&r->lock);
 	return rc;
 }
 

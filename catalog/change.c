@@ -24,29 +24,22 @@ struct kept_stamp {
 	uint8_t digest[DIGEST_SIZE];
 };
 
-struct kept_stamps {
-	struct kept_stamp *stamp; /* owned */
-	size_t n;
-};
-
-/* Keeps the stamp of a file that has one, and other names. */
+/* Keeps the stamp of a file that has one. */
 static void keep_stamp(struct store *store, const struct snapdir *d, size_t i,
 		       struct kept_stamps *k)
 {
 	struct snapdir_file f;
 	auto_fd int fd = -1;
-	struct stat st;
 
 	proto_snapdir_file(d->manifest, d->layered, i, &f);
 	fd = proto_snapdir_open_file(d, &f, "", NULL);
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_nlink < 2 ||
-	    !cat_stamp_holds(store, fd, f.digest))
+	if (fd < 0 || !cat_stamp_holds(store, fd, f.digest))
 		return;
 	memcpy(k->stamp[k->n].digest, f.digest, DIGEST_SIZE);
 	k->stamp[k->n++].fd = take_fd(&fd);
 }
 
-static struct kept_stamps keep_stamps(struct store *store, int dirfd)
+struct kept_stamps cat_stamps_keep(struct store *store, int dirfd)
 {
 	struct kept_stamps k = { 0 };
 	struct snapdir d;
@@ -63,13 +56,14 @@ static struct kept_stamps keep_stamps(struct store *store, int dirfd)
 	return k;
 }
 
-static void follow_stamps(struct store *store, struct kept_stamps *k)
+void cat_stamps_follow(struct store *store, struct kept_stamps *k)
 {
 	for (size_t i = 0; i < k->n; i++) {
 		cat_stamp_follow(store, k->stamp[i].fd, k->stamp[i].digest, true);
 		close(k->stamp[i].fd);
 	}
 	free(k->stamp);
+	*k = (struct kept_stamps){ 0 };
 }
 
 static int move_to_trash(struct store *store, const char *name, char unique[UUID_TEXT_MAX],
@@ -105,14 +99,14 @@ static int remove_dir(struct store *store, const char *name, int dirfd, struct e
 	rc = cat_index_mark_removing(store, name, e);
 	if (rc < 0)
 		return rc;
-	k = keep_stamps(store, dirfd);
+	k = cat_stamps_keep(store, dirfd);
 	rc = move_to_trash(store, name, unique, e);
 	if (rc == 0) {
 		rc = cat_tree_remove(store->trash, unique);
 		if (rc < 0)
 			err_sys(e, -rc, "cannot empty %s/trash/%s", store->path, unique);
 	}
-	follow_stamps(store, &k);
+	cat_stamps_follow(store, &k);
 	return rc;
 }
 

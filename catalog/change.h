@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "base/io.h"
 #include "catalog/store.h"
 
 /*
@@ -19,3 +20,13 @@ int cat_snapshot_rename(struct store *store, const char *from, const char *to, s
  * is taken as it is now. 0 or a negative errno.
  */
 int cat_store_reindex(struct store *store, const char *accept, struct err *e);
+
+/* --- flatten.c --- */
+
+/*
+ * Makes a snapshot that is in layers one with a memory.bin: in a new directory, which
+ * takes the old one's place at once; its id, labels and disks stay. 0; 1: it is flat
+ * already; -EBADMSG: its layers are damaged; or another negative errno.
+ */
+int cat_snapshot_flatten(struct store *store, const char *name, struct io_progress *progress,
+			 struct err *e);

@@ -93,9 +93,11 @@ static int check_mode(struct check *c, const struct cat_row *row, const char *fi
 	return 0;
 }
 
-static bool has_file(const SnapshotManifest *m, bool layered, const char *path)
+static bool has_file(const SnapshotManifest *m, const char *path)
 {
+	const bool layered = m->n_layer > 0;
 	const size_t n = proto_snapdir_files(m, layered);
+	char map[SNAPDIR_PATH_MAX];
 
 	for (size_t i = 0; i < n; i++) {
 		struct snapdir_file f;
@@ -104,24 +106,46 @@ static bool has_file(const SnapshotManifest *m, bool layered, const char *path)
 		if (strcmp(f.path, path) == 0 || strcmp(f.tree, path) == 0)
 			return true;
 	}
+	for (size_t i = 1; i < m->n_layer; i++) {
+		snprintf(map, sizeof(map), SNAPDIR_LAYERS "/%zu.map", i);
+		if (strcmp(map, path) == 0)
+			return true;
+	}
 	return false;
 }
 
-/* What lies in disks/ and is no file of the manifest's. What is missing makes it damaged. */
-static int check_disks(struct check *c, const struct cat_row *row, const struct snapdir *d)
+/* What lies in disks/ or layers/ and is no file of the manifest's. What is missing is damage. */
+static int check_folder(struct check *c, const struct cat_row *row, const struct snapdir *d,
+			const char *folder)
 {
-	int fd = openat(d->dirfd, SNAPDIR_DISKS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(d->dirfd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	auto_dir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	char path[sizeof(SNAPDIR_DISKS) + 256];
+	char path[sizeof(SNAPDIR_LAYERS) + 256];
 	struct dirent *entry;
+	struct stat st;
 	int rc = 0;
 
+	if (fd < 0 && fstatat(d->dirfd, folder, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		rc = find(c, row->name, "", "%s is not a directory of its own", folder);
 	while (dir && rc == 0 && (entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		snprintf(path, sizeof(path), SNAPDIR_DISKS "/%s", entry->d_name);
-		if (!has_file(d->manifest, d->layered, path))
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		if (!has_file(d->manifest, path))
 			rc = find(c, row->name, "", "%s is in it and not in its manifest", path);
+	}
+	return rc;
+}
+
+/* The modes of the maps, which are no files of their own to proto_snapdir_file(). */
+static int check_maps(struct check *c, const struct cat_row *row, const struct snapdir *d)
+{
+	char path[SNAPDIR_PATH_MAX];
+	int rc = 0;
+
+	for (size_t i = 1; rc == 0 && d->layered && i < d->manifest->n_layer; i++) {
+		snprintf(path, sizeof(path), SNAPDIR_LAYERS "/%zu.map", i);
+		rc = check_mode(c, row, path);
 	}
 	return rc;
 }
@@ -150,7 +174,8 @@ static int check_tree(struct check *c, const struct cat_row *row, const struct s
 
 static int check_files(struct check *c, const struct cat_row *row)
 {
-	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_DISKS };
+	static const char *const files[] = { "", SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_DISKS,
+					     SNAPDIR_LAYERS };
 	struct snapdir d;
 	int rc = 0;
 
@@ -167,7 +192,11 @@ static int check_files(struct check *c, const struct cat_row *row)
 			rc = check_tree(c, row, &d, &f);
 	}
 	if (rc == 0)
-		rc = check_disks(c, row, &d);
+		rc = check_folder(c, row, &d, SNAPDIR_DISKS);
+	if (rc == 0)
+		rc = check_folder(c, row, &d, SNAPDIR_LAYERS);
+	if (rc == 0)
+		rc = check_maps(c, row, &d);
 	proto_snapdir_close(&d);
 	return rc;
 }

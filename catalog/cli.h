@@ -47,6 +47,10 @@ int cli_rm(struct cli *cli, struct err *e);
 int cli_rename(struct cli *cli, struct err *e);
 int cli_reindex(struct cli *cli, struct err *e);
 int cli_check(struct cli *cli, struct err *e);
+int cli_du(struct cli *cli, struct err *e);
+int cli_tree(struct cli *cli, struct err *e);
+int cli_diff(struct cli *cli, struct err *e);
+int cli_flatten(struct cli *cli, struct err *e);
 int cli_publish(struct cli *cli, struct err *e);
 
 /* The row as in `list --json`; a new reference, NULL without memory. */

@@ -33,7 +33,7 @@
 static const struct db_kind index_kind = {
 	.what = "the index",
 	.application_id = 0x736e6670, /* "snfp" */
-	.version = 1,
+	.version = 2,		      /* 2: fingerprints have layers/. An older one is made anew */
 	.synchronous = "FULL",
 	.schema = "CREATE TABLE snapshot ("
 		  " name TEXT PRIMARY KEY NOT NULL,"

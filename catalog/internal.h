@@ -112,10 +112,10 @@ void cat_store_sweep(struct store *store);
 /* --- reading.c: one snapshot directory as a row --- */
 
 /*
- * {inode, mtime, ctime} of manifest, state and memory, and of disks/ and what is
- * in it summed up: equal while none of them changed.
+ * {inode, mtime, ctime} of manifest, state and memory, and of disks/ and layers/, each with
+ * what is in it, summed up: equal while none of them changed.
  */
-#define FINGERPRINT_WORDS 12
+#define FINGERPRINT_WORDS 15
 
 struct reading {
 	struct cat_row row; /* status: unverified, valid (stamped) or damaged */
@@ -169,3 +169,16 @@ int cat_index_mark_removing(struct store *store, const char *name, struct err *e
 int cat_index_rename(struct store *store, const char *from, const char *to, struct err *e);
 /* Drops the row, unless a directory of that name is there that is not being removed. */
 int cat_index_drop(struct store *store, const char *name, struct err *e);
+
+/* --- change.c: stamps of files that have other names outlive our link or unlink --- */
+
+struct kept_stamp;
+struct kept_stamps {
+	struct kept_stamp *stamp; /* owned */
+	size_t n;
+};
+
+/* Those of the files of the snapshot dirfd, as they hold now. */
+struct kept_stamps cat_stamps_keep(struct store *store, int dirfd);
+/* When the links have changed; gives them back. */
+void cat_stamps_follow(struct store *store, struct kept_stamps *k);

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,22 +17,87 @@
 #include "catalog/internal.h"
 #include "catalog/sealer.h"
 
-static void notice(struct save *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void notice(struct save *s, const char *fmt, ...)
+static void make_room(ProtobufCBinaryData *digest)
 {
-	va_list ap;
-
-	if (s->n_notice == SAVE_NOTICES)
+	if (digest->len == DIGEST_SIZE)
 		return;
-	va_start(ap, fmt);
-	vsnprintf(s->notice[s->n_notice++], sizeof(s->notice[0]), fmt, ap);
-	va_end(ap);
+	free(digest->data);
+	digest->data = calloc(1, DIGEST_SIZE);
+	digest->len = digest->data ? DIGEST_SIZE : 0;
+}
+
+/*
+ * A layer more than a snapshot may have is taken, too: such a save is made flat. So they are
+ * looked at in pairs with the bottom one.
+ */
+static bool layers_hold(const SnapshotManifest *draft)
+{
+	SnapshotManifest m = *draft; /* shares what the draft owns */
+	bool hold = true;
+
+	for (size_t i = 1; hold && i < draft->n_layer; i++) {
+		Layer *pair[] = { draft->layer[0], draft->layer[i] };
+
+		m.layer = pair;
+		m.n_layer = 2;
+		hold = proto_manifest_layers_hold(&m);
+	}
+	return hold;
+}
+
+/* As fill_disks(), of the layers of the RAM. */
+static int fill_layers(const struct parts *w, struct err *e)
+{
+	const SnapshotManifest *draft = w->draft;
+
+	for (size_t i = 0; i < draft->n_layer; i++) {
+		Layer *l = draft->layer[i];
+		struct stat st;
+
+		if (fstat(w->ram[i], &st) < 0 || !S_ISREG(st.st_mode))
+			return err_refuse(e, EINVAL,
+					  "a layer of the RAM is not passed as a regular file");
+		if (l->size && l->size != (uint64_t)st.st_size)
+			return err_refuse(
+				e, EINVAL,
+				"layer %zu of the RAM has %lld bytes, the manifest says %llu", i,
+				(long long)st.st_size, (unsigned long long)l->size);
+		l->size = (uint64_t)st.st_size;
+		make_room(&l->digest);
+		if (i)
+			make_room(&l->map_digest);
+	}
+	if (!layers_hold(draft))
+		return err_refuse(e, EBADMSG, "the manifest that was passed has impossible layers");
+	return 0;
+}
+
+/* Which of the descriptors is what. */
+static int sort_files(struct parts *w, struct err *e)
+{
+	const struct save *s = w->save;
+	const size_t layers = w->draft->n_layer, before = layers ? 1 + layers : 1;
+
+	if (layers == 1 || layers > MANIFEST_LAYERS_MAX + 1)
+		return err_refuse(e, EINVAL, "RAM in %zu layers cannot be saved: they are 2 to %d",
+				  layers, MANIFEST_LAYERS_MAX + 1);
+	if (s->n_files < before)
+		return err_refuse(e, EINVAL,
+				  "%zu files are passed, and the RAM alone is %zu of them",
+				  s->n_files, before);
+	w->layered = layers > 0;
+	w->maps = w->layered ? s->files[0] : -1;
+	w->ram = s->files + w->layered;
+	w->n_ram = layers ? layers : 1;
+	w->disks = s->files + before;
+	w->n_disks = s->n_files - before;
+	return 0;
 }
 
 /* Sizes as they are, and room for the digests: then the draft can be checked. */
-static int fill_disks(const struct save *s, const SnapshotManifest *draft, struct err *e)
+static int fill_disks(const struct parts *w, struct err *e)
 {
+	const SnapshotManifest *draft = w->draft;
 	size_t at = 0;
 
 	for (size_t i = 0; i < draft->n_disk; i++) {
@@ -43,7 +107,7 @@ static int fill_disks(const struct save *s, const SnapshotManifest *draft, struc
 			DiskFile *f = d->layer[k];
 			struct stat st;
 
-			if (at == s->n_disks || fstat(s->disks[at], &st) < 0 ||
+			if (at == w->n_disks || fstat(w->disks[at], &st) < 0 ||
 			    !S_ISREG(st.st_mode))
 				return err_refuse(e, EINVAL,
 						  "a disk is not passed as a regular file");
@@ -53,16 +117,12 @@ static int fill_disks(const struct save *s, const SnapshotManifest *draft, struc
 					"a file of a disk has %lld bytes, the manifest says %llu",
 					(long long)st.st_size, (unsigned long long)f->size);
 			f->size = (uint64_t)st.st_size;
-			if (f->digest.len == DIGEST_SIZE)
-				continue;
-			free(f->digest.data);
-			f->digest.data = calloc(1, DIGEST_SIZE);
-			f->digest.len = f->digest.data ? DIGEST_SIZE : 0;
+			make_room(&f->digest);
 		}
 	}
-	if (at != s->n_disks)
+	if (at != w->n_disks)
 		return err_refuse(e, EINVAL, "%zu files of disks are passed, the manifest says %zu",
-				  s->n_disks, at);
+				  w->n_disks, at);
 	/* From here on their names may be used as such. */
 	if (!proto_manifest_disks_hold(draft))
 		return err_refuse(e, EBADMSG, "the manifest that was passed has impossible disks");
@@ -91,34 +151,44 @@ static const char *device_of(const SnapshotManifest *m, size_t file)
 	return "";
 }
 
+/* Where the manifest has the digest of the i-th file; NULL: of flat RAM, which is none's yet. */
+static uint8_t *digest_of(const struct parts *w, size_t i)
+{
+	if (i >= w->n_ram)
+		return disk_file(w->draft, i - w->n_ram)->digest.data;
+	return w->layered ? w->draft->layer[i]->digest.data : NULL;
+}
+
 /* A digest in the draft that is not only room for one. */
-static void take_promise(const SnapshotManifest *m, size_t file, struct part *p)
+static void take_promise(const struct parts *w, size_t i, struct part *p)
 {
 	static const uint8_t none[DIGEST_SIZE];
-	const DiskFile *f = disk_file(m, file);
+	const uint8_t *digest = digest_of(w, i);
 
-	memcpy(p->promise, f->digest.data, DIGEST_SIZE);
+	if (!digest)
+		return;
+	memcpy(p->promise, digest, DIGEST_SIZE);
 	p->promised = memcmp(p->promise, none, DIGEST_SIZE) != 0;
 }
 
 static int list_parts(struct parts *w, struct err *e)
 {
 	const struct save *s = w->save;
-	const size_t n = 1 + s->n_disks;
+	const size_t n = w->n_ram + w->n_disks;
 
 	w->part = calloc(n, sizeof(*w->part));
 	if (!w->part)
 		return err_sys(e, ENOMEM, "cannot save %s", s->place->path);
 	for (w->n = 0; w->n < n; w->n++) {
+		const bool is_ram = w->n < w->n_ram;
 		struct part *p = &w->part[w->n];
 		struct stat st;
 
 		*p = (struct part){ .fd = -1, .lease = { .fd = -1 } };
-		p->from = w->n ? s->disks[w->n - 1] : s->ram;
-		p->what = w->n ? device_of(w->draft, w->n - 1) : "RAM";
-		if (w->n)
-			take_promise(w->draft, w->n - 1, p);
-		proto_snapdir_file(w->draft, w->draft->n_layer > 0, w->n, &p->file);
+		p->from = is_ram ? w->ram[w->n] : w->disks[w->n - w->n_ram];
+		p->what = is_ram ? "RAM" : device_of(w->draft, w->n - w->n_ram);
+		take_promise(w, w->n, p);
+		proto_snapdir_file(w->draft, w->layered, w->n, &p->file);
 		if (fstat(p->from, &st) < 0 || !S_ISREG(st.st_mode))
 			return err_refuse(e, EINVAL, "the %s is not passed as a regular file",
 					  p->what);
@@ -133,229 +203,20 @@ static int list_parts(struct parts *w, struct err *e)
 
 int cat_parts_list(struct parts *w, struct save *s, SnapshotManifest *draft, struct err *e)
 {
-	int rc = fill_disks(s, draft, e);
+	int rc;
 
 	*w = (struct parts){ .save = s, .draft = draft };
+	rc = sort_files(w, e);
+	if (rc == 0)
+		rc = fill_layers(w, e);
+	if (rc == 0)
+		rc = fill_disks(w, e);
 	return rc < 0 ? rc : list_parts(w, e);
 }
 
-/*
- * A lease on a frozen file, granted only if nobody can write it any more. The
- * last close of a mapping may come a moment after its owner has seen it done.
- */
-static struct lease lease_frozen(int fd)
-{
-	struct lease l = cat_lease_take(fd);
-
-	for (int tries = 0; l.refused == EAGAIN && tries < 10; tries++) {
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
-		l = cat_lease_take(fd);
-	}
-	return l;
-}
-
-/* Why a file was not linked, or NULL where that failure is one of saving. */
-static const char *link_excuse(int errnum)
-{
-	switch (errnum) {
-	case EXDEV:
-		return "is on another file system";
-	case ENOENT:
-		return "has lost its last name";
-	case EPERM:
-	case EACCES:
-		return "may not be linked";
-	case EMLINK:
-		return "has too many links";
-	case EAGAIN:
-		return "is still open for writing";
-	default:
-		return NULL;
-	}
-}
-
-/*
- * 0, or the negative errno that kept it from being linked. A file that is stamped,
- * as most of a disk that is saved again, is stamped once it is linked: under the
- * lease nobody can have changed it.
- */
-static int link_part(const struct save *s, struct part *p, bool give_back)
-{
-	struct io_fd_path path = io_fd_path(p->from);
-
-	if (fsync(p->from) < 0)
-		return -errno;
-	if (give_back)
-		cat_ram_give_back(p->from);
-	p->lease = lease_frozen(p->from);
-	if (p->lease.refused == EAGAIN)
-		return -EAGAIN;
-	p->stamped = s->store && p->lease.fd >= 0 && cat_stamp_find(s->store, p->from, p->digest);
-	if (linkat(AT_FDCWD, path.text, s->place->dir, p->file.path, AT_SYMLINK_FOLLOW) < 0)
-		return -errno;
-	p->linked = true;
-	return 0;
-}
-
-static int copy_part(const struct save *s, struct part *p, struct err *e)
-{
-	auto_fd int to = openat(s->place->dir, p->file.path,
-				O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int rc;
-
-	cat_lease_drop(&p->lease);
-	p->stamped = false;
-	if (to < 0)
-		return err_sys(e, errno, "cannot make %s", p->file.path);
-	rc = io_copy_file(p->from, to, p->file.size, s->progress);
-	if (rc == 0 && fsync(to) < 0)
-		rc = -errno;
-	return rc < 0 ? err_sys(e, -rc, "cannot copy the %s to %s", p->what, s->place->path) : 0;
-}
-
-static int put_ram(struct save *s, struct part *p, struct err *e)
-{
-	int rc = s->link_ram ? link_part(s, p, true) : -ENOTSUP;
-	const char *excuse = link_excuse(-rc);
-
-	if (rc == 0)
-		return 0;
-	if (s->link_ram && !excuse)
-		return err_sys(e, -rc, "cannot link the RAM file into %s", s->place->path);
-	if (s->link_ram)
-		notice(s, "the RAM was copied into the snapshot: the RAM file %s", excuse);
-	return copy_part(s, p, e);
-}
-
-/* Opens the snapshot that the machine was restored from or last saved as, where the store has it.
- */
-static bool open_parent(const struct parts *w, struct snapdir *d)
-{
-	const struct save *s = w->save;
-	char name[CAT_NAME_MAX + 1];
-
-	return s->store && w->draft->parent_id.len == UUID_SIZE &&
-	       cat_index_name_of(s->store, w->draft->parent_id.data, name, NULL) == 0 &&
-	       proto_snapdir_open(d, cat_store_snapshots_fd(s->store), name, name, NULL) == 0;
-}
-
-/* The file of it that has this digest. */
-static bool find_file(const struct snapdir *d, uint64_t size, const uint8_t digest[DIGEST_SIZE],
-		      struct snapdir_file *f)
-{
-	for (size_t i = 0; i < proto_snapdir_files(d->manifest, d->layered); i++) {
-		proto_snapdir_file(d->manifest, d->layered, i, f);
-		if (f->size == size && memcmp(f->digest, digest, DIGEST_SIZE) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The file of the parent that was promised; -1: there is none. */
-static int find_in_parent(const struct parts *w, const struct part *p)
-{
-	struct snapdir_file f;
-	struct snapdir d;
-	int fd = -1;
-
-	if (!open_parent(w, &d))
-		return -1;
-	if (find_file(&d, p->file.size, p->promise, &f))
-		fd = proto_snapdir_open_file(&d, &f, "the parent", NULL);
-	proto_snapdir_close(&d);
-	return fd < 0 ? -1 : fd;
-}
-
-/* The tree of a file that is not hashed again; failing is no harm. */
-static void link_tree(const struct parts *w, const struct part *p)
-{
-	struct snapdir_file f;
-	struct snapdir d;
-
-	if (!open_parent(w, &d))
-		return;
-	if (find_file(&d, p->file.size, p->digest, &f) &&
-	    linkat(d.dirfd, f.tree, w->save->place->dir, p->file.tree, 0) < 0 && errno != ENOENT)
-		log_info("the tree of %s is not kept: %s", p->file.path, strerror(errno));
-	proto_snapdir_close(&d);
-}
-
-/*
- * A file of another snapshot that was passed from where it cannot be linked, the
- * mount or a copy: linked from the store if that has it, else copied.
- */
-static int put_from_parent(const struct parts *w, struct part *p, struct err *e)
-{
-	auto_fd int fd = find_in_parent(w, p);
-	const int passed = p->from;
-	int rc;
-
-	if (fd >= 0) {
-		cat_lease_drop(&p->lease);
-		p->from = fd;
-		rc = link_part(w->save, p, false);
-		p->from = passed;
-		if (rc == 0)
-			return 0;
-	}
-	notice(w->save, "%s of %s was copied into the snapshot", p->file.path, p->what);
-	return copy_part(w->save, p, e);
-}
-
-/* A disk may be a hundred times the RAM: what is not a snapshot's is linked, or not saved. */
-static int put_disk(const struct parts *w, struct part *p, struct err *e)
-{
-	const struct save *s = w->save;
-	int rc = link_part(s, p, false);
-	const char *excuse = link_excuse(-rc);
-
-	if (rc == 0)
-		return 0;
-	if (!excuse)
-		return err_sys(e, -rc, "cannot link a file of %s into %s", p->what, s->place->path);
-	if (p->promised)
-		return put_from_parent(w, p, e);
-	return err_refuse(e, -rc,
-			  "%s cannot be kept with the snapshot, for its file %s: mend that, or "
-			  "start vmm with --disk-policy external",
-			  p->what, excuse);
-}
-
-/* Opens what was put in place, read-only for ever. */
-static int settle_part(const struct save *s, struct part *p, struct err *e)
-{
-	p->fd = openat(s->place->dir, p->file.path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (p->fd < 0)
-		return err_sys(e, errno, "cannot open %s", p->file.path);
-	/* Before the digest: nothing may change the ctime that the stamp will hold. */
-	if (fchmod(p->fd, STORE_FILE_MODE) < 0)
-		return err_sys(e, errno, "cannot set the mode of %s", p->file.path);
-	if (p->lease.fd < 0)
-		p->lease = cat_lease_take(p->fd);
-	else if (fstat(p->lease.fd, &p->lease.st) < 0)
-		return err_sys(e, errno, "cannot stat %s", p->file.path);
-	if (p->stamped)
-		cat_stamp_follow(s->store, p->fd, p->digest, true);
-	return 0;
-}
-
-int cat_parts_put(struct parts *w, struct err *e)
-{
-	struct save *s = w->save;
-	int rc = 0;
-
-	if (w->n > 1 && mkdirat(s->place->dir, SNAPDIR_DISKS, STORE_DIR_MODE) < 0)
-		return err_sys(e, errno, "cannot make %s of %s", SNAPDIR_DISKS, s->place->path);
-	for (size_t i = 0; rc == 0 && i < w->n; i++) {
-		rc = i ? put_disk(w, &w->part[i], e) : put_ram(s, &w->part[i], e);
-		if (rc == 0)
-			rc = settle_part(s, &w->part[i], e);
-	}
-	return rc;
-}
-
 /* Hashes the file, and keeps its tree beside it. */
-static int hash_part(const struct save *s, struct part *p, struct io_progress *progress)
+static int hash_part(const struct save *s, struct part *p, struct io_progress *progress,
+		     uint8_t digest[DIGEST_SIZE])
 {
 	auto_fd int tree = -1;
 	struct merkle m;
@@ -368,29 +229,50 @@ static int hash_part(const struct save *s, struct part *p, struct io_progress *p
 		if (tree < 0)
 			return -errno;
 	}
-	rc = cat_lease_digest(&p->lease, p->fd, p->file.size, tree, progress, p->digest);
+	rc = cat_lease_digest(&p->lease, p->fd, p->file.size, tree, progress, digest);
 	if (rc == 0 && tree >= 0 && fsync(tree) < 0)
 		rc = -errno;
 	return rc;
 }
 
-static int digest_part(const struct parts *w, struct part *p, struct io_progress *progress,
-		       struct err *e)
+static int cannot_digest(const struct parts *w, const struct part *p, int rc, struct err *e)
 {
-	const struct save *s = w->save;
+	return err_sys(e, -rc, "cannot digest %s of %s", p->file.path, w->save->place->path);
+}
+
+static int is_damaged(const struct part *p, struct err *e)
+{
+	return err_refuse(e, EBADMSG,
+			  "%s of %s is not what it was when the machine was restored: it is "
+			  "damaged",
+			  p->file.path, p->what);
+}
+
+int cat_parts_make_tree(const struct parts *w, struct part *p, struct err *e)
+{
+	uint8_t digest[DIGEST_SIZE];
+	int rc;
+
+	unlinkat(w->save->place->dir, p->file.tree, 0);
+	rc = hash_part(w->save, p, w->save->progress, digest);
+	if (rc < 0)
+		return cannot_digest(w, p, rc, e);
+	return memcmp(digest, p->digest, DIGEST_SIZE) == 0 ? 0 : is_damaged(p, e);
+}
+
+int cat_parts_digest_one(const struct parts *w, struct part *p, struct io_progress *progress,
+			 struct err *e)
+{
 	int rc = 0;
 
-	if (p->stamped)
-		link_tree(w, p);
+	if (p->stamped || p->sealed)
+		cat_parts_link_tree(w, p);
 	else
-		rc = hash_part(s, p, progress);
+		rc = hash_part(w->save, p, progress, p->digest);
 	if (rc < 0)
-		return err_sys(e, -rc, "cannot digest %s of %s", p->file.path, s->place->path);
+		return cannot_digest(w, p, rc, e);
 	if (p->promised && memcmp(p->digest, p->promise, DIGEST_SIZE) != 0)
-		return err_refuse(e, EBADMSG,
-				  "%s of %s is not what it was when the machine was restored: it "
-				  "is damaged",
-				  p->file.path, p->what);
+		return is_damaged(p, e);
 	if (fsync(p->fd) < 0)
 		return err_sys(e, errno, "cannot sync %s", p->file.path);
 	return 0;
@@ -405,7 +287,7 @@ static int digest_parts(const struct parts *w, struct err *e)
 	for (size_t i = 0; i < w->n; i++)
 		sum.total += w->part[i].file.size;
 	for (size_t i = 0; i < w->n; i++) {
-		int rc = digest_part(w, &w->part[i], &progress, e);
+		int rc = cat_parts_digest_one(w, &w->part[i], &progress, e);
 
 		if (rc < 0)
 			return rc;
@@ -417,37 +299,53 @@ static int digest_parts(const struct parts *w, struct err *e)
 /* What was computed goes to where the manifest has it. */
 static void fill_digests(const struct parts *w)
 {
-	size_t at = 1;
+	for (size_t i = 0; i < w->n; i++) {
+		uint8_t *digest = digest_of(w, i);
 
-	for (size_t i = 0; i < w->draft->n_disk; i++)
-		for (size_t k = 0; k < w->draft->disk[i]->n_layer; k++)
-			memcpy(w->draft->disk[i]->layer[k]->digest.data, w->part[at++].digest,
-			       DIGEST_SIZE);
+		if (digest)
+			memcpy(digest, w->part[i].digest, DIGEST_SIZE);
+	}
 }
 
 int cat_parts_digest(struct parts *w, struct err *e)
 {
 	int rc = digest_parts(w, e);
 
-	if (rc == 0)
-		fill_digests(w);
-	return rc;
+	if (rc < 0)
+		return rc;
+	fill_digests(w);
+	if (!w->layered)
+		memcpy(w->memory_digest, w->part[0].digest, DIGEST_SIZE);
+	return 0;
 }
 
-/* Its own name and the one in the place: more, and it is another snapshot's as well. */
+/* Its own name: more, and it is another snapshot's as well. */
 static bool is_only_here(int fd)
 {
 	struct stat st;
 
-	return fstat(fd, &st) == 0 && st.st_nlink <= 2;
+	return fstat(fd, &st) == 0 && st.st_nlink <= 1;
 }
 
-void cat_parts_restore_modes(const struct parts *w)
+void cat_parts_drop(const struct parts *w, struct part *p)
+{
+	const struct save *s = w->save;
+
+	if (!p->linked || s->place->dir < 0)
+		return;
+	p->linked = false;
+	unlinkat(s->place->dir, p->file.path, 0);
+	if (p->was_mode != STORE_FILE_MODE && is_only_here(p->from))
+		fchmod(p->from, p->was_mode);
+	/* The unlink was our own, and under the lease nobody has changed what is stamped. */
+	if (p->stamped && p->fd >= 0)
+		cat_stamp_follow(s->store, p->fd, p->digest, true);
+}
+
+void cat_parts_undo(struct parts *w)
 {
 	for (size_t i = 0; i < w->n; i++)
-		if (w->part[i].linked && w->part[i].was_mode != STORE_FILE_MODE &&
-		    is_only_here(w->part[i].from))
-			fchmod(w->part[i].from, w->part[i].was_mode);
+		cat_parts_drop(w, &w->part[i]);
 }
 
 void cat_parts_forget(struct parts *w)
@@ -486,6 +384,7 @@ void cat_parts_stamp(struct parts *w)
 		/* It has one, which is as old as when it was hashed. */
 		if (p->stamped)
 			continue;
+		/* What the kernel vouches for needs no reading for one. */
 		rc = cat_stamp_grant(s->store, &p->lease, p->digest, &wait_ns);
 
 		if (rc != -EAGAIN || !s->due) {

@@ -3,6 +3,7 @@
  * made in, and the order in which it becomes durable and visible.
  *
  *	RAM synced; never-written space given back; linked or copied
+ *	or: its layers linked into layers/, their maps written
  *	the frozen files of disks linked into disks/
  *	digests; state.bin; chmod; manifest.bin last; each file and the directory synced
  *	renameat2(RENAME_NOREPLACE): published; both parents synced; index
@@ -20,6 +21,7 @@
 #include "base/text.h"
 #include "catalog/stamps.h"
 #include "catalog/store.h"
+#include "proto/manifest.h"
 
 /* Where a snapshot is being made and where it will be. */
 struct place {
@@ -65,7 +67,8 @@ int cat_rename_new(int from_at, const char *from, int to_at, const char *to, str
 int cat_check_disks(int folder, const char *where, char *const *names, const int *fds, size_t n,
 		    struct err *e);
 
-#define SAVE_NOTICES 2
+#define SAVE_NOTICES 3
+#define SAVE_OUT_MAX (1 + MANIFEST_LAYERS_MAX) /* descriptors */
 
 /* A stamp that has to wait until the file's ctime is old enough, under its lease. */
 struct due_stamp {
@@ -77,16 +80,22 @@ struct due_stamp {
 struct save {
 	struct store *store; /* NULL: none is open, nothing is stamped */
 	struct place *place;
-	int draft, state, ram; /* descriptors, the caller's */
-	bool link_ram;	       /* ram is the file that this publisher made, to be linked */
-	const int *disks;      /* n_disks frozen files, in the order of the draft; the caller's */
-	size_t n_disks;
+	int draft, state; /* descriptors, the caller's */
+	/*
+	 * The rest of them as a CommitRequest has them: the RAM, or its maps and its layers;
+	 * then the frozen files of disks, in the order of the draft.
+	 */
+	const int *files;
+	size_t n_files;
+	bool link_ram; /* the RAM is the file that this publisher made, to be linked */
 	struct io_progress *progress;
 	struct sealer *sealer; /* gets what is published in a store; NULL: nothing is sealed */
 
 	/* what came of it */
 	uint8_t id[UUID_SIZE];
 	uint8_t manifest_digest[DIGEST_SIZE];
+	int out[SAVE_OUT_MAX]; /* the caller's: manifest.bin, then the RAM, read-only */
+	size_t n_out;
 	char notice[SAVE_NOTICES][256];
 	size_t n_notice;
 	struct due_stamp *due; /* the caller's: leases to drop, then to free */
@@ -102,6 +111,9 @@ struct save {
  * a disk that cannot be linked is a failure. 0 or a negative errno.
  */
 int cat_save_commit(struct save *s, struct err *e);
+
+/* Something worth saying of it, if there is room. */
+void cat_save_notice(struct save *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- ram.c --- */
 

@@ -262,13 +262,24 @@ static int send_published(struct publisher *p, struct save *s, PublishReply *rep
 	reply->n_notice = s->n_notice;
 	reply->id = (ProtobufCBinaryData){ UUID_SIZE, s->id };
 	reply->path = s->place->path;
-	rc = proto_publish_send_reply(p->sock, reply, NULL, 0);
+	rc = proto_publish_send_reply(p->sock, reply, s->out, s->n_out);
 	/* A path may be longer than a message: then it goes without saying. */
 	if (rc == -EMSGSIZE) {
 		reply->path = (char *)(uintptr_t)protobuf_c_empty_string;
-		rc = proto_publish_send_reply(p->sock, reply, NULL, 0);
+		rc = proto_publish_send_reply(p->sock, reply, s->out, s->n_out);
 	}
 	return rc < 0 ? rc : 1;
+}
+
+static void end_commit(struct publisher *p, struct save *s)
+{
+	if (s->n_due)
+		keep_due(p, s);
+	else
+		free(s->due);
+	while (s->n_out)
+		close(s->out[--s->n_out]);
+	cat_place_drop(&p->place);
 }
 
 static int on_commit(struct publisher *p, const struct received *in, PublishReply *reply,
@@ -278,6 +289,7 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 	struct save s = {
 		.store = p->store, .place = &p->place, .progress = &progress, .sealer = p->sealer
 	};
+	int files[IO_MAX_FDS];
 	int rc;
 
 	if (p->place.dir < 0)
@@ -290,24 +302,21 @@ static int on_commit(struct publisher *p, const struct received *in, PublishRepl
 	p->told_ns = now_ns();
 	s.draft = in->fds[0];
 	s.state = in->fds[1];
-	s.ram = in->fds[2];
-	s.disks = in->fds + 3;
-	s.n_disks = in->n - 3;
-	s.link_ram = in->m->commit->ram_is_own && is_same(p->ram, s.ram);
+	s.link_ram = in->m->commit->ram_is_own && is_same(p->ram, in->fds[2]);
 	/* The publisher's own descriptor serves; the other might even be a writable one. */
 	if (s.link_ram) {
 		close(in->fds[2]);
 		in->fds[2] = -1;
-		s.ram = p->ram;
 	}
+	memcpy(files, in->fds + 2, (in->n - 2) * sizeof(*files));
+	if (s.link_ram)
+		files[0] = p->ram;
+	s.files = files;
+	s.n_files = in->n - 2;
 	rc = cat_save_commit(&s, e);
-	if (s.n_due)
-		keep_due(p, &s);
-	else
-		free(s.due);
 	if (rc == 0)
 		rc = send_published(p, &s, reply);
-	cat_place_drop(&p->place);
+	end_commit(p, &s);
 	return rc;
 }
 

@@ -9,10 +9,11 @@
 #include "base/cleanup.h"
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
+#include "catalog/usage.h"
 #include "proto/snapdir.h"
 
-/* More entries than any snapshot has in disks/: what is beyond is not looked at. */
-#define DISKS_MAX 1024
+/* More entries than any snapshot has in a folder: what is beyond is not looked at. */
+#define FOLDER_MAX 1024
 
 static const char *const fingerprinted[] = { SNAPDIR_MANIFEST, SNAPDIR_STATE, SNAPDIR_MEMORY };
 
@@ -32,8 +33,9 @@ static void add_stat(uint64_t sum[3], const struct stat *st)
 	sum[2] += spread(spread(st->st_ino) + (uint64_t)nanoseconds(st->st_ctim));
 }
 
-/* In whatever order the directory gives them. A change of names is one of disks/ itself. */
-static void fingerprint_disks(const struct store *store, const char *name, int64_t words[3])
+/* In whatever order the directory gives them. A change of names is one of the folder itself. */
+static void fingerprint_folder(const struct store *store, const char *name, const char *folder,
+			       int64_t words[3])
 {
 	char path[CAT_NAME_MAX + 32];
 	auto_dir DIR *d = NULL;
@@ -42,14 +44,14 @@ static void fingerprint_disks(const struct store *store, const char *name, int64
 	struct stat st;
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/" SNAPDIR_DISKS, name);
+	snprintf(path, sizeof(path), "%s/%s", name, folder);
 	fd = openat(store->snapshots, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d && fd >= 0)
 		close(fd);
 	if (d && fstat(fd, &st) == 0)
 		add_stat(sum, &st);
-	for (int n = 0; d && n < DISKS_MAX && (entry = readdir(d)); n++)
+	for (int n = 0; d && n < FOLDER_MAX && (entry = readdir(d)); n++)
 		if (entry->d_name[0] != '.' &&
 		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			add_stat(sum, &st);
@@ -72,40 +74,21 @@ void cat_reading_fingerprint(const struct store *store, const char *name,
 		fingerprint[3 * i + 1] = nanoseconds(st.st_mtim);
 		fingerprint[3 * i + 2] = nanoseconds(st.st_ctim);
 	}
-	fingerprint_disks(store, name, fingerprint + 3 * i);
+	fingerprint_folder(store, name, SNAPDIR_DISKS, fingerprint + 3 * i);
+	fingerprint_folder(store, name, SNAPDIR_LAYERS, fingerprint + 3 * i + 3);
 }
 
-/* Adds up the blocks of the regular files in fd, and of its one level below. */
-static void count_blocks(int fd, bool below, struct cat_row *row)
+/* What it takes on the disk; nothing is known without memory for that. */
+static void count_blocks(int fd, struct cat_row *row)
 {
-	auto_dir DIR *d = NULL;
-	struct dirent *entry;
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct cat_inodes files = { 0 };
+	struct cat_usage u = { 0 };
 
-	if (copy >= 0)
-		d = fdopendir(copy);
-	if (!d && copy >= 0)
-		close(copy);
-	while (d && (entry = readdir(d))) {
-		struct stat st;
-		uint64_t bytes;
-
-		if (fstatat(copy, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		if (S_ISDIR(st.st_mode) && below && entry->d_name[0] != '.') {
-			auto_fd int sub = openat(copy, entry->d_name,
-						 O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-			if (sub >= 0)
-				count_blocks(sub, false, row);
-		}
-		if (!S_ISREG(st.st_mode))
-			continue;
-		bytes = (uint64_t)st.st_blocks * 512;
-		row->stored_bytes += bytes;
-		if (st.st_nlink == 1)
-			row->unique_bytes += bytes;
-	}
+	if (cat_inodes_add(&files, fd) == 0)
+		u = cat_inodes_sum(&files);
+	cat_inodes_free(&files);
+	row->stored_bytes = u.stored;
+	row->unique_bytes = u.unique;
 }
 
 #define PLAIN "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
@@ -125,6 +108,7 @@ static void fill(struct cat_row *row, const struct snapdir *d)
 		snprintf(row->architecture, sizeof(row->architecture), "%s", m->architecture);
 	row->memory_bytes = m->memory_size_bytes;
 	row->vcpus = m->vp_count;
+	row->layers = d->layered ? (uint32_t)m->n_layer : 0;
 	memcpy(row->manifest_digest, d->manifest_digest, DIGEST_SIZE);
 }
 
@@ -174,6 +158,16 @@ static int look_at_files(struct store *store, const struct snapdir *d, const cha
 	return 0;
 }
 
+static int look_at_maps(const struct snapdir *d, const char *name, struct err *e)
+{
+	struct flat f;
+	int rc = d->layered ? proto_snapdir_read_flat(d, name, &f, e) : 0;
+
+	if (d->layered && rc == 0)
+		proto_flat_free(&f);
+	return rc;
+}
+
 /* What can be said of the content without reading the memory, or a disk. */
 static int judge(struct store *store, const struct snapdir *d, struct reading *r)
 {
@@ -189,6 +183,8 @@ static int judge(struct store *store, const struct snapdir *d, struct reading *r
 	if (when == 0)
 		return 0;
 	rc = proto_snapdir_read_state(d, row->name, &state, &len, &e);
+	if (rc == 0)
+		rc = look_at_maps(d, row->name, &e);
 	if (rc < 0)
 		return cannot_read(r, &e, rc);
 	row->status = CAT_VALID;
@@ -219,7 +215,7 @@ int cat_reading_take(struct store *store, const char *name, struct reading *r)
 		rc = err_sys(&e, -rc, "cannot open snapshot %s", name);
 		return cannot_read(r, &e, rc);
 	}
-	count_blocks(fd, true, &r->row);
+	count_blocks(fd, &r->row);
 	rc = proto_snapdir_open_fd(&d, take_fd(&fd), name, &e);
 	if (rc < 0)
 		return cannot_read(r, &e, rc);

@@ -112,7 +112,7 @@ static int encode(struct save *s, struct work *w, const uint8_t *state_digest, u
 	m.name_at_creation = s->place->name;
 	m.state_size = w->state_size;
 	m.state_digest = (ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)(uintptr_t)state_digest };
-	m.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, w->parts.part[0].digest };
+	m.memory_digest = (ProtobufCBinaryData){ DIGEST_SIZE, w->parts.memory_digest };
 	rc = proto_manifest_encode(&m, buf, len, e);
 	if (rc == 0)
 		rc = proto_manifest_decode(*buf, *len, &back, e);
@@ -125,13 +125,13 @@ static int encode(struct save *s, struct work *w, const uint8_t *state_digest, u
 	return rc < 0 ? rc : digest_sha256(*buf, *len, s->manifest_digest);
 }
 
-static int sync_disks(const struct save *s, struct err *e)
+static int sync_folder(const struct save *s, const char *name, struct err *e)
 {
-	auto_fd int fd = openat(s->place->dir, SNAPDIR_DISKS,
-				O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	auto_fd int fd =
+		openat(s->place->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	return fd < 0 || fsync(fd) < 0
-		       ? err_sys(e, errno, "cannot sync %s of %s", SNAPDIR_DISKS, s->place->path)
+		       ? err_sys(e, errno, "cannot sync %s of %s", name, s->place->path)
 		       : 0;
 }
 
@@ -154,8 +154,10 @@ static int write_files(struct save *s, struct work *w, struct err *e)
 		rc = io_write_file(s->place->dir, SNAPDIR_MANIFEST, buf, len, STORE_FILE_MODE, e);
 	if (rc < 0)
 		return rc;
-	if (w->parts.n > 1)
-		rc = sync_disks(s, e);
+	if (w->parts.layered)
+		rc = sync_folder(s, SNAPDIR_LAYERS, e);
+	if (rc == 0 && w->parts.n > w->parts.n_ram)
+		rc = sync_folder(s, SNAPDIR_DISKS, e);
 	if (rc < 0)
 		return rc;
 	/* The directory's time is the snapshot's, whoever looks at it. */
@@ -163,6 +165,31 @@ static int write_files(struct save *s, struct work *w, struct err *e)
 	if (fsync(s->place->dir) < 0)
 		return err_sys(e, errno, "cannot sync %s", s->place->path);
 	return 0;
+}
+
+/* What the reply has for the next save: bound to the files, whatever becomes of the name. */
+static int keep_manifest(struct save *s, struct err *e)
+{
+	s->out[0] = openat(s->place->dir, SNAPDIR_MANIFEST, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (s->out[0] < 0)
+		return err_sys(e, errno, "cannot open %s", SNAPDIR_MANIFEST);
+	s->n_out = 1;
+	return 0;
+}
+
+/* Without all of them the reply has none, and the next save is one of all its RAM. */
+static void keep_ram(struct save *s, const struct parts *w)
+{
+	for (size_t i = 0; i < w->n_ram; i++) {
+		s->out[s->n_out] = fcntl(w->part[i].fd, F_DUPFD_CLOEXEC, 0);
+		if (s->out[s->n_out] < 0)
+			break;
+		s->n_out++;
+	}
+	if (s->n_out == 1 + w->n_ram)
+		return;
+	while (s->n_out)
+		close(s->out[--s->n_out]);
 }
 
 static int commit(struct save *s, struct work *w, struct err *e)
@@ -179,7 +206,11 @@ static int commit(struct save *s, struct work *w, struct err *e)
 	if (rc == 0)
 		rc = cat_parts_digest(&w->parts, e);
 	if (rc == 0)
+		rc = cat_layers_settle(&w->parts, e);
+	if (rc == 0)
 		rc = write_files(s, w, e);
+	if (rc == 0)
+		rc = keep_manifest(s, e);
 	/* The name is free: a missing one of it must not make this a replaced one. */
 	if (rc == 0 && in_store)
 		cat_index_drop(s->store, s->place->name, NULL);
@@ -187,6 +218,7 @@ static int commit(struct save *s, struct work *w, struct err *e)
 		rc = cat_place_publish(s->place, s->store, e);
 	if (rc < 0)
 		return rc;
+	keep_ram(s, &w->parts);
 	cat_parts_stamp(&w->parts);
 	/* It is published. An index that cannot be written now will find it later. */
 	if (in_store) {
@@ -203,7 +235,9 @@ int cat_save_commit(struct save *s, struct err *e)
 
 	rc = explain(s, &w, rc, e);
 	if (rc < 0 && s->place->dir >= 0)
-		cat_parts_restore_modes(&w.parts);
+		cat_parts_undo(&w.parts);
+	while (rc < 0 && s->n_out)
+		close(s->out[--s->n_out]);
 	cat_parts_forget(&w.parts);
 	proto_manifest_free(w.draft);
 	free(w.state);

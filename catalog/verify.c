@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/merkle.h"
+#include "catalog/compose.h"
 #include "catalog/internal.h"
 #include "catalog/stamps.h"
 
@@ -52,8 +53,15 @@ static int replace_tree(const struct store *store, const struct snapdir *d,
 {
 	const struct timespec times[2] = { d->stat.st_atim, d->stat.st_mtim };
 	struct io_fd_path path = io_fd_path(tree);
-	char name[48];
+	const char *slash = strchr(f->tree, '/');
+	char name[48], folder[SNAPDIR_PATH_MAX];
+	struct stat st;
 
+	/* Where that is a link, another directory's file would be replaced. */
+	snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - f->tree) : 1,
+		 slash ? f->tree : ".");
+	if (fstatat(d->dirfd, folder, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+		return -ENOTDIR;
 	snprintf(name, sizeof(name), "tree-%ld", (long)getpid());
 	unlinkat(store->staging, name, 0);
 	if (fsync(tree) < 0 ||
@@ -143,6 +151,33 @@ static int verify_files(struct store *store, const struct snapdir *d, const char
 	return rc;
 }
 
+/* The maps, and that all layers are together what the manifest says of the flat RAM. */
+static int verify_layers(struct store *store, const struct snapdir *d, const char *name,
+			 struct err *e)
+{
+	struct ram_sources s = { 0 };
+	uint8_t digest[DIGEST_SIZE];
+	struct flat f;
+	int rc = proto_snapdir_read_flat(d, name, &f, e);
+
+	if (rc < 0)
+		return rc;
+	rc = cat_sources_open(&s, d, name, store->staging, NULL, e);
+	if (rc == 0) {
+		rc = cat_compose_digest(&f, s.v, digest);
+		if (rc < 0)
+			err_sys(e, -rc, "cannot digest the RAM of snapshot %s", name);
+	}
+	if (rc == 0 && memcmp(digest, d->manifest->memory_digest.data, DIGEST_SIZE) != 0)
+		rc = err_refuse(e, EBADMSG,
+				"snapshot %s is damaged: its layers together do not have the "
+				"manifest's digest of its RAM",
+				name);
+	cat_sources_close(&s);
+	proto_flat_free(&f);
+	return rc;
+}
+
 static int verify_state(const struct snapdir *d, const char *name, struct err *e)
 {
 	auto_free uint8_t *state = NULL;
@@ -176,6 +211,8 @@ static int verify_content(struct store *store, const struct cat_row *row, bool a
 		rc = verify_state(&d, name, e);
 	if (rc == 0)
 		rc = verify_files(store, &d, name, anew, progress, e);
+	if (rc == 0 && d.layered)
+		rc = verify_layers(store, &d, name, e);
 	/* What somebody removes loses its files on the way: that is no damage. */
 	if (rc == -EBADMSG && !cat_tree_is(store->snapshots, name, d.dirfd))
 		rc = err_refuse(e, ENOENT, "snapshot %s was removed while it was verified", name);

@@ -34,7 +34,8 @@ int cat_stamp_verify(struct store *store, int fd, uint64_t size, const uint8_t d
 void cat_stamp_follow(struct store *store, int fd, const uint8_t digest[DIGEST_SIZE], bool held);
 
 /*
- * Verifies one snapshot of the store whole: manifest, state, memory, disks; the
+ * Verifies one snapshot of the store whole: manifest, state, memory (its layers, their maps,
+ * and the flat digest that comes of them), disks; the
  * last two anew even if they are stamped when `anew`. The outcome is kept in the index.
  * 0: valid; -EBADMSG: damaged, words say which file; -ESTALE: replaced; or
  * another negative errno.

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proto/layermap.h"
 #include "proto/publish.h"
 #include "samples.h"
 #include "vmm/virtio/overlay.h"
@@ -446,6 +447,38 @@ static void overlays(void)
 	put("fuzz_overlay", "large", buf, sizeof(buf));
 }
 
+/* The first two bytes are the sizes, see the target. */
+static void put_layermap(const char *name, uint8_t pages, uint8_t file_pages,
+			 const struct layer_run *run, size_t n)
+{
+	const struct layermap map = { (struct layer_run *)(uintptr_t)run, n };
+	uint8_t bytes[1024] = { pages, file_pages }, *buf;
+	size_t len;
+
+	if (proto_layermap_encode(&map, &buf, &len) < 0)
+		return;
+	memcpy(bytes + 2, buf, len);
+	put("fuzz_layermap", name, bytes, len + 2);
+	free(buf);
+}
+
+static void layermaps(void)
+{
+	static const struct layer_run some[] = {
+		{ 0, 2, 0 }, { 2, 1, LAYERMAP_ZEROS }, { 10, 22, 2 }, { 60, 4, 24 }
+	};
+	static const struct layer_run far[] = { { 1ULL << 40, 1ULL << 30, 7 },
+						{ (1ULL << 52) - 2, 1, LAYERMAP_ZEROS } };
+	static const struct layer_run beyond[] = { { 60, 5, 0 } };
+	static const struct layer_run disorder[] = { { 9, 2, 0 }, { 10, 1, 4 } };
+
+	put_layermap("empty", 4, 0, some, 0);
+	put_layermap("some", 4, 2, some, 4);
+	put_layermap("far", 255, 255, far, 2);
+	put_layermap("beyond", 4, 2, beyond, 1);
+	put_layermap("disorder", 4, 2, disorder, 2);
+}
+
 int main(int argc, char **argv)
 {
 	root = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -463,6 +496,7 @@ int main(int argc, char **argv)
 	transports();
 	texts();
 	overlays();
+	layermaps();
 	close(root);
 	return 0;
 }

@@ -5,6 +5,11 @@
  * many files (disks/disk0.0, ...) of 1 MiB. PARENT_ID may be empty. Prints the
  * snapshot's id.
  *
+ * mksnap STORE NAME SIZE_MIB --parent PARENT --pages LIST [SEED]: the same in layers: those
+ * of the snapshot PARENT of the store (memory.bin is one, where it is flat), linked, and
+ * one over them with the pages of the list, "3,10-19,40z" (z: of zeros), of pseudo-random
+ * bytes. Counted from 0 in the flat RAM, ascending. SIZE_MIB is the parent's; 0 is, too.
+ *
  * snapctl is $BIN/snapctl, else the one beside this program's folder.
  */
 #define _GNU_SOURCE
@@ -13,6 +18,7 @@
 #include <libgen.h>
 #include <limits.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +32,7 @@
 #include "base/text.h"
 #include "proto/manifest.h"
 #include "proto/publish.h"
+#include "proto/snapdir.h"
 #include "proto/state.h"
 
 #define FILES_MAX 16
@@ -41,6 +48,13 @@ struct job {
 	uint8_t parent[UUID_SIZE];
 	size_t parent_len;
 	size_t files; /* of disk0 */
+	/* In layers: what the parent has, and what is new over it. */
+	const char *parent_name, *pages;
+	struct snapdir over;
+	struct layermap map;
+	uint64_t new_pages;
+	Layer layer[MANIFEST_LAYERS_MAX + 1];
+	size_t layers;
 };
 
 static int die(const char *what)
@@ -168,6 +182,123 @@ static int in_memory(uint8_t *buf, size_t len)
 	return fd;
 }
 
+/* --- layers --- */
+
+static void open_parent(struct job *job)
+{
+	char path[PATH_MAX];
+	struct err e = { 0 };
+
+	snprintf(path, sizeof(path), "%s/snapshots/%s", job->store, job->parent_name);
+	if (proto_snapdir_open(&job->over, AT_FDCWD, path, job->parent_name, &e) < 0)
+		die(e.text);
+	if (job->size && job->size != job->over.manifest->memory_size_bytes)
+		die("the parent has another size");
+	job->size = job->over.manifest->memory_size_bytes;
+	memcpy(job->parent, job->over.manifest->id.data, UUID_SIZE);
+	job->parent_len = UUID_SIZE;
+	job->layers = proto_snapdir_ram_files(job->over.manifest, job->over.layered) + 1;
+}
+
+/* "3,10-19,40z" */
+static void parse_pages(struct job *job)
+{
+	const char *p = job->pages;
+	char *end;
+
+	while (*p) {
+		struct layer_run r = { .count = 1, .from = job->new_pages };
+
+		job->map.run = reallocarray(job->map.run, job->map.n + 1, sizeof(r));
+		if (!job->map.run)
+			die("out of memory");
+		r.page = strtoull(p, &end, 10);
+		if (*end == '-')
+			r.count = strtoull(end + 1, &end, 10) - r.page + 1;
+		if (*end == 'z') {
+			r.from = LAYERMAP_ZEROS;
+			end++;
+		} else {
+			job->new_pages += r.count;
+		}
+		if (end == p || (*end && *end != ','))
+			die("not a list of pages");
+		job->map.run[job->map.n++] = r;
+		p = *end ? end + 1 : end;
+	}
+}
+
+/* The new layer's file, as the maps say it; read-only by now. */
+static int make_layer(int sock, struct job *job)
+{
+	FileRequest file = FILE_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+	uint64_t state = job->seed * 7919 + 1, page[MANIFEST_PAGE_SIZE / sizeof(uint64_t)];
+	struct io_fd_path path;
+	int fd, frozen;
+
+	m.what_case = PUBLISH_REQUEST__WHAT_FILE;
+	m.file = &file;
+	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
+	for (uint64_t i = 0; i < job->new_pages; i++) {
+		for (size_t k = 0; k < sizeof(page) / sizeof(*page); k++)
+			page[k] = next_random(&state);
+		if (io_pwrite_full(fd, page, sizeof(page), i * sizeof(page)) < 0)
+			die("cannot write a layer");
+	}
+	path = io_fd_path(fd);
+	frozen = open(path.text, O_RDONLY | O_CLOEXEC);
+	close(fd);
+	return frozen;
+}
+
+/* The maps of the parent's layers, then the new one, in one file. */
+static int make_maps(struct job *job)
+{
+	int fd = memfd_create("maps", MFD_CLOEXEC);
+
+	for (size_t i = 1; i < job->layers; i++) {
+		const bool is_new = i + 1 == job->layers;
+		struct layermap map = job->map;
+		struct err e = { 0 };
+		uint8_t *buf;
+		size_t len;
+
+		if (!is_new && proto_snapdir_read_map(&job->over, i, "the parent", &map, &e) < 0)
+			die(e.text);
+		if (proto_layermap_encode(&map, &buf, &len) < 0 || io_write_full(fd, buf, len) < 0)
+			die("cannot write a map");
+		job->layer[i].map_size = len;
+		if (!is_new)
+			proto_layermap_free(&map);
+		free(buf);
+	}
+	return fd;
+}
+
+/* The maps and all layers, as a commit has them; how many descriptors. */
+static size_t make_layers(int sock, struct job *job, int *fds)
+{
+	size_t n = 0;
+
+	fds[n++] = make_maps(job);
+	for (size_t i = 0; i + 1 < job->layers; i++) {
+		struct snapdir_file f;
+		struct err e = { 0 };
+
+		proto_snapdir_file(job->over.manifest, job->over.layered, i, &f);
+		fds[n] = proto_snapdir_open_file(&job->over, &f, "the parent", &e);
+		if (fds[n++] < 0)
+			die(e.text);
+		job->layer[i].digest =
+			(ProtobufCBinaryData){ DIGEST_SIZE, (uint8_t *)(uintptr_t)f.digest };
+		job->layer[i].size = f.size;
+	}
+	fds[n++] = make_layer(sock, job);
+	job->layer[job->layers - 1].size = job->new_pages * MANIFEST_PAGE_SIZE;
+	return n;
+}
+
 static int make_state(void)
 {
 	KvmState kvm = KVM_STATE__INIT;
@@ -191,8 +322,9 @@ static int make_state(void)
 	return in_memory(buf, len);
 }
 
-static int make_draft(const struct job *job)
+static int make_draft(struct job *job)
 {
+	Layer *layers[MANIFEST_LAYERS_MAX + 1];
 	Timestamp created = TIMESTAMP__INIT;
 	RamRange range = RAM_RANGE__INIT;
 	RamRange *ranges[] = { &range };
@@ -232,6 +364,10 @@ static int make_draft(const struct job *job)
 	disk.n_layer = job->files;
 	m.disk = disks;
 	m.n_disk = job->files ? 1 : 0;
+	for (size_t i = 0; i < job->layers; i++)
+		layers[i] = &job->layer[i];
+	m.layer = layers;
+	m.n_layer = job->layers;
 	memcpy(parent, job->parent, sizeof(parent));
 	m.parent_id = (ProtobufCBinaryData){ job->parent_len, parent };
 	if (proto_manifest_encode(&m, &buf, &len, NULL) < 0)
@@ -239,29 +375,35 @@ static int make_draft(const struct job *job)
 	return in_memory(buf, len);
 }
 
-static void publish(int sock, const struct job *job)
+static void publish(int sock, struct job *job)
 {
 	SaveRequest save = SAVE_REQUEST__INIT;
 	CommitRequest commit = COMMIT_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
 	char id[UUID_TEXT_MAX];
 	PublishReply *reply;
-	int fds[3 + FILES_MAX];
+	int fds[4 + MANIFEST_LAYERS_MAX + FILES_MAX];
+	size_t n = 2;
 
-	fds[2] = make_ram(sock, job);
+	if (job->layers)
+		n += make_layers(sock, job, fds + n);
+	else
+		fds[n++] = make_ram(sock, job);
 	for (size_t i = 0; i < job->files; i++)
-		fds[3 + i] = make_file(sock, job, i);
+		fds[n++] = make_file(sock, job, i);
 	save.name = (char *)(uintptr_t)job->name;
 	m.what_case = PUBLISH_REQUEST__WHAT_SAVE;
 	m.save = &save;
 	proto_publish_free_reply(ask(sock, &m, NULL, 0, NULL));
-	commit.ram_is_own = 1;
+	commit.ram_is_own = !job->layers;
 	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
 	m.commit = &commit;
 	fds[0] = make_draft(job);
 	fds[1] = make_state();
-	reply = ask(sock, &m, fds, 3 + job->files, NULL);
+	reply = ask(sock, &m, fds, n, NULL);
 	puts(uuid_format(reply->id.data, id));
+	for (size_t i = 0; i < reply->n_notice; i++)
+		fprintf(stderr, "mksnap: %s\n", reply->notice[i]);
 	proto_publish_free_reply(reply);
 }
 
@@ -281,6 +423,34 @@ static size_t parse_uuid(const char *text, uint8_t id[UUID_SIZE])
 	return n;
 }
 
+static void read_layered(struct job *job, int argc, char **argv)
+{
+	if (argc < 8 || strcmp(argv[6], "--pages") != 0)
+		die("--parent goes with --pages");
+	job->parent_name = argv[5];
+	job->pages = argv[7];
+	if (argc > 8)
+		job->seed = strtoull(argv[8], NULL, 10);
+	open_parent(job);
+	if (job->layers > MANIFEST_LAYERS_MAX + 1)
+		die("the parent has too many layers");
+	parse_pages(job);
+	for (size_t i = 0; i < job->layers; i++)
+		layer__init(&job->layer[i]);
+}
+
+static void read_flat(struct job *job, int argc, char **argv)
+{
+	if (argc > 4)
+		job->seed = strtoull(argv[4], NULL, 10);
+	if (argc > 5)
+		job->parent_len = parse_uuid(argv[5], job->parent);
+	if (argc > 6)
+		job->files = strtoul(argv[6], NULL, 10);
+	if (job->files > FILES_MAX)
+		die("that many files are not made");
+}
+
 int main(int argc, char **argv)
 {
 	struct job job = { 0 };
@@ -288,17 +458,16 @@ int main(int argc, char **argv)
 	pid_t pid;
 
 	if (argc < 4)
-		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]]]");
+		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]] | --parent NAME "
+		    "--pages LIST [SEED]]");
 	job.store = argv[1];
 	job.name = argv[2];
 	job.size = strtoull(argv[3], NULL, 10) << 20;
-	job.seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
-	if (argc > 5)
-		job.parent_len = parse_uuid(argv[5], job.parent);
-	if (argc > 6)
-		job.files = strtoul(argv[6], NULL, 10);
-	if (job.files > FILES_MAX)
-		die("that many files are not made");
+	job.seed = 1;
+	if (argc > 4 && strcmp(argv[4], "--parent") == 0)
+		read_layered(&job, argc, argv);
+	else
+		read_flat(&job, argc, argv);
 	sock = start_publisher(job.store, &pid);
 	publish(sock, &job);
 	close(sock);

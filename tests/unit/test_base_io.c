@@ -544,12 +544,42 @@ static void fd_path_opens_the_descriptor_again(void **state)
 #define IN_FOLDER(f) cmocka_unit_test_setup_teardown(f, folder_make, folder_remove)
 #define ON_PAIR(f)   cmocka_unit_test_setup_teardown(f, make_pair, close_pair)
 
+static void a_range_is_copied_to_where_it_belongs_and_holes_stay(void **state)
+{
+	const struct folder *f = *state;
+	uint8_t page[4096], got[4096], zeros[4096] = { 0 };
+	auto_fd int from = folder_file(f, "from", "", 0), to = folder_file(f, "to", "", 0);
+	struct stat st;
+
+	memset(page, 0x5c, sizeof(page));
+	assert_int_equal(ftruncate(from, 64 << 20), 0);
+	assert_int_equal(ftruncate(to, 64 << 20), 0);
+	assert_int_equal(io_pwrite_full(from, page, 4096, 8192), 0);
+	assert_int_equal(io_pwrite_full(from, page, 4096, 40 << 20), 0);
+	/* Backwards, forwards, and of nothing but a hole. */
+	assert_int_equal(io_copy_range(from, 4096, to, 0, 12288), 0);
+	assert_int_equal(io_copy_range(from, 40 << 20, to, 48 << 20, 4096), 0);
+	assert_int_equal(io_copy_range(from, 16 << 20, to, 20 << 20, 8 << 20), 0);
+	assert_int_equal(io_pread_full(to, got, 4096, 4096), 0);
+	assert_memory_equal(got, page, 4096);
+	assert_int_equal(io_pread_full(to, got, 4096, 0), 0);
+	assert_memory_equal(got, zeros, 4096);
+	assert_int_equal(io_pread_full(to, got, 4096, 48 << 20), 0);
+	assert_memory_equal(got, page, 4096);
+	assert_int_equal(fstat(to, &st), 0);
+	assert_int_equal(st.st_size, 64 << 20);
+	assert_true(st.st_blocks < 2048);
+	assert_int_equal(io_copy_range(from, UINT64_MAX, to, 0, 2), -EINVAL);
+	assert_true(io_copy_range(from, 8192, -1, 0, 4096) < 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(read_full_from_a_pipe_in_pieces_gets_all),
 		IN_FOLDER(pread_full_beyond_the_end_is_enodata),
 		IN_FOLDER(pwrite_full_writes_where_it_is_told),
+		IN_FOLDER(a_range_is_copied_to_where_it_belongs_and_holes_stay),
 		cmocka_unit_test(write_full_to_a_full_disk_is_enospc),
 		IN_FOLDER(open_regular_gives_size_and_a_blocking_descriptor),
 		IN_FOLDER(open_regular_of_anything_else_is_refused_without_waiting),

@@ -274,6 +274,95 @@ static void ranges_out_of_bounds_are_refused(void **state)
 	merkle_close(r);
 }
 
+struct copied {
+	struct merkle_reader *from;
+	uint64_t blocks;
+	bool whole; /* hashes of blocks of level 0, where they are enough */
+};
+
+/* Tells what the tree of a file has. */
+static int tell_copied(void *arg, uint64_t n, uint8_t hashes[DIGEST_BLOCK], uint8_t *hash)
+{
+	const struct copied *c = arg;
+	const uint64_t left = c->blocks - n * 128;
+	int rc;
+
+	if (c->whole && hash) {
+		rc = merkle_leaf_block(c->from, n, hash);
+		return rc < 0 ? rc : MERKLE_HASH;
+	}
+	rc = merkle_leaves(c->from, n * 128, left < 128 ? left : 128, hashes);
+	return rc < 0 ? rc : MERKLE_HASHES;
+}
+
+static void digests_are_composed_of_hashes(void **state)
+{
+	for (size_t i = 4; i < NSIZES; i++) {
+		auto_fd int fd = random_file(*state, "f", sizes[i]), tree = empty_file(*state, "t"),
+			    made = empty_file(*state, "m");
+		uint8_t digest[DIGEST_SIZE], got[DIGEST_SIZE];
+		auto_free uint8_t *a = NULL, *b = NULL;
+		struct copied c = { .blocks = (sizes[i] + 4095) / 4096 };
+		struct merkle m;
+
+		assert_int_equal(merkle_digest_fd(fd, sizes[i], tree, NULL, digest), 0);
+		assert_int_equal(merkle_open(&c.from, reopen(tree), sizes[i], digest), 0);
+		for (int whole = 0; whole < 2; whole++) {
+			c.whole = whole;
+			assert_int_equal(merkle_compose(sizes[i], tell_copied, &c, -1, got), 0);
+			assert_memory_equal(got, digest, DIGEST_SIZE);
+		}
+		assert_int_equal(merkle_compose(sizes[i], tell_copied, &c, made, got), 0);
+		assert_memory_equal(got, digest, DIGEST_SIZE);
+		merkle_close(c.from);
+		merkle_layout(&m, sizes[i]);
+		a = read_tree(tree, m.tree_size);
+		b = read_tree(made, m.tree_size);
+		assert_memory_equal(a, b, m.tree_size);
+	}
+}
+
+static int tell_zeros(void *arg, uint64_t n, uint8_t hashes[DIGEST_BLOCK], uint8_t *hash)
+{
+	(void)arg;
+	(void)n;
+	(void)hashes;
+	(void)hash;
+	return MERKLE_ZEROS;
+}
+
+static int tell_failure(void *arg, uint64_t n, uint8_t hashes[DIGEST_BLOCK], uint8_t *hash)
+{
+	(void)tell_zeros(arg, n, hashes, hash);
+	return n == 3 ? -EUCLEAN : MERKLE_ZEROS;
+}
+
+static void zeros_are_composed_and_failures_told(void **state)
+{
+	static const uint64_t lengths[] = { 4097, 128 * 4096, 129 * 4096, 3 * MIB, 5ULL << 30 };
+	auto_fd int fd = empty_file(*state, "f");
+	uint8_t digest[DIGEST_SIZE], got[DIGEST_SIZE];
+
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		auto_fd int tree = empty_file(*state, "t");
+		struct merkle_reader *r;
+		uint8_t leaf[DIGEST_SIZE], zero[DIGEST_SIZE];
+
+		assert_int_equal(ftruncate(fd, (off_t)lengths[i]), 0);
+		assert_int_equal(merkle_digest_fd(fd, lengths[i], -1, NULL, digest), 0);
+		assert_int_equal(merkle_compose(lengths[i], tell_zeros, NULL, tree, got), 0);
+		assert_memory_equal(got, digest, DIGEST_SIZE);
+		assert_int_equal(merkle_open(&r, reopen(tree), lengths[i], digest), 0);
+		assert_int_equal(merkle_leaves(r, 1, 1, leaf), 0);
+		assert_int_equal(merkle_zero_leaf(zero), 0);
+		assert_memory_equal(leaf, zero, DIGEST_SIZE);
+		assert_int_equal(merkle_leaves(r, UINT64_MAX, 2, leaf), -EINVAL);
+		merkle_close(r);
+	}
+	assert_int_equal(merkle_compose(5ULL << 30, tell_failure, NULL, -1, got), -EUCLEAN);
+	assert_int_equal(merkle_compose(4096, tell_zeros, NULL, -1, got), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -287,6 +376,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_tree_of_a_sparse_file_is_sparse, folder_make,
 						folder_remove),
 		cmocka_unit_test_setup_teardown(ranges_out_of_bounds_are_refused, folder_make,
+						folder_remove),
+		cmocka_unit_test_setup_teardown(digests_are_composed_of_hashes, folder_make,
+						folder_remove),
+		cmocka_unit_test_setup_teardown(zeros_are_composed_and_failures_told, folder_make,
 						folder_remove),
 	};
 
