@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "composed.h"
 #include "describe.h"
+#include "maps.h"
 #include "rung.h"
 
 /* Times beyond it have no RFC 3339 form, and a hostile manifest may claim any. */
@@ -55,6 +57,8 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 		return name_of(fs, n->key.id, "../", target);
 	case NODE_PARENT:
 		return parent_of(fs, n->snap, "../", target);
+	case NODE_LAYERS_LINK:
+		return sfs_fs_layers_link(fs, n->snap, target);
 	default:
 		return -EINVAL;
 	}
@@ -72,10 +76,24 @@ enum rung sfs_fs_rung(struct snap *s, const struct view *v, size_t i)
 	return fd < 0 ? RUNG_DAMAGED : sfs_rung_decide(s, i, fd, f.digest);
 }
 
-/* How a large file is known to be good, in words. */
-static const char *file_words(struct snap *s, const struct view *v, size_t i)
+enum rung sfs_fs_ram_rung(struct snap *s, const struct view *v)
 {
-	switch (sfs_fs_rung(s, v, i)) {
+	enum rung worst = RUNG_SEALED;
+
+	if (!v->dir.manifest)
+		return RUNG_DAMAGED;
+	for (size_t i = 0; i < proto_snapdir_ram_files(v->dir.manifest, v->dir.layered); i++) {
+		const enum rung one = sfs_fs_rung(s, v, i);
+
+		worst = one > worst ? one : worst;
+	}
+	return worst;
+}
+
+/* How what is on this rung is known to be good, in words. */
+static const char *rung_words(enum rung rung)
+{
+	switch (rung) {
 	case RUNG_SEALED:
 		return "sealed: the kernel checks each read";
 	case RUNG_STAMPED:
@@ -95,17 +113,19 @@ static int status_text(struct fs *fs, struct snap *s, const struct view *v, char
 	struct description d = { .manifest = v->dir.manifest,
 				 .layered = v->dir.layered,
 				 .parent = parent };
-	const char *files[MANIFEST_LAYERS_MAX + MANIFEST_DISK_FILES_MAX] = { "unknown" };
+	const char *files[SNAP_FILES_MAX];
 	struct condition c;
 
 	sfs_snap_name(s, name);
 	sfs_snap_examine(s, v, &c);
 	d.name = c.indexed ? c.row.name : name;
+	d.memory = "unknown";
 	if (d.manifest) {
+		d.memory = rung_words(sfs_fs_ram_rung(s, v));
 		d.id = uuid_format(d.manifest->id.data, id);
 		parent_of(fs, s, "", parent);
 		for (size_t i = 0; i < proto_snapdir_files(d.manifest, d.layered); i++)
-			files[i] = file_words(s, v, i);
+			files[i] = rung_words(sfs_fs_rung(s, v, i));
 	}
 	d.status = c.status;
 	d.problem = c.problem;
@@ -193,6 +213,10 @@ static int path_of(const struct node *n, const struct view *v, char path[SNAPDIR
 	const char *name = sfs_child_name(n->key.kind);
 	struct snapdir_file f;
 
+	if (n->key.kind == NODE_LAYER_MAP) {
+		sfs_maps_path(n->key.file, path);
+		return 0;
+	}
 	if (name) {
 		snprintf(path, SNAPDIR_PATH_MAX, "%s", name);
 		return 0;
@@ -218,7 +242,8 @@ static int look(struct node *n, struct stat *file)
 		return -ENOMEM;
 	rc = path_of(n, v, path);
 	if (rc == 0)
-		rc = sfs_view_look(v, path, file);
+		rc = n->key.kind == NODE_MEMORY && v->dir.layered ? sfs_composed_look(v, file)
+								  : sfs_view_look(v, path, file);
 	sfs_view_put(n->snap, v);
 	pthread_mutex_lock(&n->snap->lock);
 	if (rc == 0 && file->st_dev == n->key.file_dev && file->st_ino == n->key.file_ino)
@@ -266,32 +291,34 @@ static int stat_made(struct fs *fs, const struct node *n, struct stat *st)
 	return 0;
 }
 
-/* disks/ is there where the manifest has files for it. */
-static int stat_disks(struct fs *fs, const struct node *n, struct stat *st)
+/* A directory of a snapshot: its times are the snapshot's. */
+static int stat_dir(struct fs *fs, const struct node *n, struct stat *st)
 {
-	struct view *v = sfs_snap_view(n->snap);
 	struct timespec t;
-	bool any;
-	int rc;
+	int rc = snapshot_time(n->snap, &t);
 
-	if (!v)
-		return -ENOMEM;
-	any = v->dir.manifest && proto_snapdir_files(v->dir.manifest, v->dir.layered) > 1;
-	sfs_view_put(n->snap, v);
-	if (!any)
-		return -ENOENT;
-	rc = snapshot_time(n->snap, &t);
 	st->st_mode = S_IFDIR | fs->dir_mode;
 	st->st_nlink = 2;
 	set_times(st, &t);
 	return rc;
 }
 
+/* disks/ is there where the manifest has files for it. */
+static int stat_disks(struct fs *fs, const struct node *n, struct stat *st)
+{
+	struct view *v = sfs_snap_view(n->snap);
+	bool any;
+
+	if (!v)
+		return -ENOMEM;
+	any = v->dir.manifest && proto_snapdir_files(v->dir.manifest, v->dir.layered) >
+					 proto_snapdir_ram_files(v->dir.manifest, v->dir.layered);
+	sfs_view_put(n->snap, v);
+	return any ? stat_dir(fs, n, st) : -ENOENT;
+}
+
 int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st)
 {
-	struct timespec t;
-	int rc;
-
 	*st = (struct stat){
 		.st_ino = sfs_node_ino(&n->key),
 		.st_nlink = 1,
@@ -302,17 +329,16 @@ int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st)
 	switch ((enum node_kind)n->key.kind) {
 	case NODE_ROOT:
 	case NODE_BY_ID:
+	case NODE_ALL_LAYERS:
 		return stat_top(fs, st);
 	case NODE_LATEST:
 	case NODE_ID_LINK:
 	case NODE_PARENT:
+	case NODE_LAYERS_LINK:
 		return stat_link(fs, n, st);
 	case NODE_SNAPSHOT:
-		rc = snapshot_time(n->snap, &t);
-		st->st_mode = S_IFDIR | fs->dir_mode;
-		st->st_nlink = 2;
-		set_times(st, &t);
-		return rc;
+	case NODE_LAYERS:
+		return stat_dir(fs, n, st);
 	case NODE_DISKS:
 		return stat_disks(fs, n, st);
 	case NODE_MANIFEST:
@@ -320,10 +346,14 @@ int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st)
 	case NODE_MEMORY:
 	case NODE_WORKING_SET:
 	case NODE_DISK:
+	case NODE_LAYER:
+	case NODE_LAYER_MAP:
 		return stat_stored(fs, n, st);
 	case NODE_JSON:
 	case NODE_STATUS:
 		return stat_made(fs, n, st);
+	case NODE_KINDS:
+		break;
 	}
 	return -EINVAL;
 }

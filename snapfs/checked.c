@@ -32,7 +32,7 @@ struct checked *sfs_checked_new(const struct checked_file *file, struct view *vi
 		return NULL;
 	}
 	c->file = *file;
-	c->view = sfs_view_get(file->node->snap, view);
+	c->view = sfs_view_get(file->snap, view);
 	c->what = *what;
 	c->tree = tree;
 	return c;
@@ -43,7 +43,7 @@ void sfs_checked_free(struct checked *c)
 	if (!c)
 		return;
 	merkle_close(c->tree);
-	sfs_view_put(c->file.node->snap, c->view);
+	sfs_view_put(c->file.snap, c->view);
 	free(c);
 }
 
@@ -59,8 +59,8 @@ static void report_block(struct checked *c, uint64_t block)
 		 "%s does not have the manifest's digest: block %llu (byte %llu and on) is wrong",
 		 c->what.path, (unsigned long long)block,
 		 (unsigned long long)(block * DIGEST_BLOCK));
-	sfs_snap_set_bad(f->node->snap, f->node->key.file, &f->id, problem);
-	sfs_snap_report(f->node->snap, c->view, CAT_DAMAGED, problem);
+	sfs_snap_set_bad(f->snap, f->number, &f->id, problem);
+	sfs_snap_report(f->snap, c->view, CAT_DAMAGED, problem);
 }
 
 /* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */
@@ -89,6 +89,13 @@ static int check_blocks(struct checked *c, uint64_t at, const void *buf, size_t 
 	return rc < 0 ? -EIO : 0;
 }
 
+int sfs_checked_pread(struct checked *c, void *buf, size_t len, uint64_t at)
+{
+	int rc = io_pread_full(c->file.fd, buf, len, at);
+
+	return rc == 0 ? check_blocks(c, at, buf, len) : -EIO;
+}
+
 void sfs_checked_read(struct checked *c, fuse_req_t req, size_t size, off_t off)
 {
 	const uint64_t all = c->what.size, mask = DIGEST_BLOCK - 1;
@@ -107,11 +114,9 @@ void sfs_checked_read(struct checked *c, fuse_req_t req, size_t size, off_t off)
 	if (end > all)
 		end = all;
 	buf = malloc((size_t)(end - from));
-	rc = buf ? io_pread_full(c->file.fd, buf, (size_t)(end - from), from) : -ENOMEM;
-	if (rc == 0)
-		rc = check_blocks(c, from, buf, (size_t)(end - from));
+	rc = buf ? sfs_checked_pread(c, buf, (size_t)(end - from), from) : -ENOMEM;
 	if (rc < 0)
-		fuse_reply_err(req, rc == -ENOMEM ? ENOMEM : EIO);
+		fuse_reply_err(req, -rc);
 	else
 		fuse_reply_buf(req, (const char *)buf + ((uint64_t)off - from), size);
 }

@@ -13,7 +13,8 @@ struct checked;
 /* The file that is open. It all stays the caller's, and outlives the struct checked. */
 struct checked_file {
 	struct fs *fs;
-	struct node *node;
+	struct snap *snap;
+	size_t number; /* proto_snapdir_file() */
 	int fd;
 	struct identity id;
 };
@@ -24,6 +25,12 @@ struct checked *sfs_checked_new(const struct checked_file *file, struct view *vi
 
 /* NULL is nothing. */
 void sfs_checked_free(struct checked *c);
+
+/*
+ * Bytes [at, at + len) of the file: whole blocks, but for its end. 0, -EIO where one of
+ * them is wrong or cannot be read. Any thread.
+ */
+int sfs_checked_pread(struct checked *c, void *buf, size_t len, uint64_t at);
 
 /* Answers a read request: the bytes, or EIO where one of the blocks is wrong. Any thread. */
 void sfs_checked_read(struct checked *c, fuse_req_t req, size_t size, off_t off);

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "maps.h"
 #include "rung.h"
 
 /* True, with the words, where one of its files was seen to be damaged and is unchanged. */
@@ -110,7 +111,7 @@ static int look_at_file(struct snap *s, const struct view *v, size_t i, const ch
 }
 
 /*
- * What is wrong with state.bin or the looks of memory and disks: 0 or -EBADMSG
+ * What is wrong with state.bin, maps, or the looks of memory and disks: 0 or -EBADMSG
  * with words. *known: all of them are sealed or stamped.
  */
 static int look_at_files(struct snap *s, const struct view *v, bool *known, struct err *e)
@@ -123,6 +124,8 @@ static int look_at_files(struct snap *s, const struct view *v, bool *known, stru
 
 	sfs_snap_name(s, name);
 	rc = proto_snapdir_read_state(&v->dir, name, &state, &len, e);
+	if (rc == 0 && v->dir.layered)
+		rc = sfs_maps_get(v, name, NULL, e);
 	*known = true;
 	for (size_t i = 0; rc == 0 && i < n; i++) {
 		bool one = false;

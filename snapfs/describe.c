@@ -32,19 +32,20 @@ static void print_manifest(FILE *f, const struct description *d)
 		line(f, "parent:", *d->parent ? d->parent : uuid_format(m->parent_id.data, id));
 }
 
-/* "disk:  disk0.0, 1 GiB: stamped: ..." */
-static void print_disks(FILE *f, const struct description *d)
+/* "disk:  disk0.0, 1 GiB: stamped: ..."; and so each layer, where there are some. */
+static void print_files(FILE *f, const struct description *d)
 {
 	const size_t n = proto_snapdir_files(d->manifest, d->layered);
+	const size_t ram = proto_snapdir_ram_files(d->manifest, d->layered);
 
-	for (size_t i = 1; i < n; i++) {
+	for (size_t i = d->layered ? 0 : ram; i < n; i++) {
 		char size[TEXT_SIZE_MAX], text[SNAPDIR_PATH_MAX + 256];
 		struct snapdir_file file;
 
 		proto_snapdir_file(d->manifest, d->layered, i, &file);
 		snprintf(text, sizeof(text), "%s, %s: %s", file.path,
 			 text_format_size(file.size, size), d->files[i]);
-		line(f, "disk:", text);
+		line(f, i < ram ? "layer:" : "disk:", text);
 	}
 }
 
@@ -60,9 +61,9 @@ int sfs_describe_status(const struct description *d, char **text, size_t *len)
 	line(f, "state:", cat_status_word(d->status));
 	if (*d->problem)
 		line(f, "problem:", d->problem);
-	line(f, "memory:", d->files[0]);
+	line(f, "memory:", d->memory);
 	if (d->manifest)
-		print_disks(f, d);
+		print_files(f, d);
 	line(f,
 	     "verified:", d->verified_at > 0 ? text_format_time(d->verified_at, 0, time) : "never");
 	if (d->manifest)
@@ -148,6 +149,19 @@ static json_t *ram(const SnapshotManifest *m)
 	return list;
 }
 
+static json_t *layers(const SnapshotManifest *m)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < m->n_layer; i++)
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o}", "size",
+						      number(m->layer[i]->size), "digest",
+						      hex(&m->layer[i]->digest), "map_size",
+						      number(m->layer[i]->map_size), "map_digest",
+						      hex(&m->layer[i]->map_digest)));
+	return list;
+}
+
 static json_t *machine(const Machine *machine)
 {
 	json_t *devices = json_array();
@@ -209,7 +223,7 @@ static int fill(json_t *o, const SnapshotManifest *m)
 	       put(o, "memory_bytes", number(m->memory_size_bytes)) |
 	       put(o, "page_size", number(m->page_size)) | put(o, "vcpus", number(m->vp_count)) |
 	       put(o, "ram", ram(m)) | put(o, "memory_digest", hex(&m->memory_digest)) |
-	       put(o, "state_bytes", number(m->state_size)) |
+	       put(o, "layers", layers(m)) | put(o, "state_bytes", number(m->state_size)) |
 	       put(o, "state_digest", hex(&m->state_digest)) | put(o, "boot", boot(m->boot)) |
 	       put(o, "machine", machine(m->machine)) | put(o, "disks", disks(m)) |
 	       put(o, "cpu", cpu(m->cpu, m->tsc_khz)) | put(o, "clock", time_of(m->clock)) |

@@ -18,6 +18,7 @@ struct description {
 	bool layered;			  /* as struct snapdir has it */
 	enum cat_status status;
 	const char *problem; /* "" or one line */
+	const char *memory;  /* how the RAM as a whole is known to be good, or not */
 	/* How each file is known to be good, or not, as proto_snapdir_file() counts them. */
 	const char *const *files;
 	int64_t verified_at; /* Unix seconds, 0: never */

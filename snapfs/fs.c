@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "composed.h"
+#include "maps.h"
 #include "mountopt.h"
 #include "proto/working_set.h"
 
@@ -22,6 +24,7 @@ const struct fs_child sfs_children[] = {
 	{ SNAPDIR_DISKS, NODE_DISKS, S_IFDIR },
 	{ "status", NODE_STATUS, S_IFREG },
 	{ "parent", NODE_PARENT, S_IFLNK },
+	{ SNAPDIR_LAYERS, NODE_LAYERS_LINK, S_IFLNK },
 };
 const size_t sfs_children_count = sizeof(sfs_children) / sizeof(sfs_children[0]);
 
@@ -151,6 +154,8 @@ static int lookup_root(struct fs *fs, const char *name, struct node **n)
 		key.kind = NODE_LATEST;
 	else if (strcmp(name, FS_BY_ID) == 0)
 		key.kind = NODE_BY_ID;
+	else if (strcmp(name, FS_LAYERS) == 0)
+		key.kind = NODE_ALL_LAYERS;
 	else
 		return lookup_snapshot(fs, name, n);
 	*n = add_node(fs, &key, NULL, NULL);
@@ -201,15 +206,18 @@ static int node_in(struct fs *fs, const struct node *dir, const struct node_key 
 	return *n ? 0 : -ENOMEM;
 }
 
-/* The file at `path` of the store, in `dir`. */
+/* The file at `path` of the store, in `dir`; or the RAM, composed. */
 static int stored_in(struct fs *fs, const struct node *dir, const struct view *v, const char *path,
 		     struct node_key *key, struct node **n)
 {
+	const bool composed = key->kind == NODE_MEMORY && v->dir.layered;
 	struct stat st;
-	int rc = sfs_view_look(v, path, &st);
+	int rc = composed ? sfs_composed_look(v, &st) : sfs_view_look(v, path, &st);
 
 	if (rc < 0)
 		return rc;
+	if (composed)
+		key->file = NODE_COMPOSED;
 	key->file_dev = st.st_dev;
 	key->file_ino = st.st_ino;
 	return node_in(fs, dir, key, &st, n);
@@ -238,9 +246,10 @@ static int lookup_child(struct fs *fs, const struct node *dir, const char *name,
 /* The file of that name in disks/, by the manifest. Its number; 0: there is none. */
 static size_t find_disk(const struct view *v, const char *name, struct snapdir_file *f)
 {
-	const size_t n = v->dir.manifest ? proto_snapdir_files(v->dir.manifest, v->dir.layered) : 0;
+	const SnapshotManifest *m = v->dir.manifest;
+	const size_t n = m ? proto_snapdir_files(m, v->dir.layered) : 0;
 
-	for (size_t i = 1; i < n; i++) {
+	for (size_t i = m ? proto_snapdir_ram_files(m, v->dir.layered) : 0; i < n; i++) {
 		proto_snapdir_file(v->dir.manifest, v->dir.layered, i, f);
 		if (strcmp(f->path + sizeof(SNAPDIR_DISKS), name) == 0)
 			return i;
@@ -267,14 +276,16 @@ int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 
 {
 	struct node_key key = { .kind = NODE_DISK };
 	struct view *v = sfs_snap_view(dir->snap);
+	const SnapshotManifest *m = v ? v->dir.manifest : NULL;
 	struct snapdir_file f;
 	struct stat st;
 	int rc = 0;
 
 	if (!v)
 		return -ENOMEM;
-	if (v->dir.manifest && i + 1 < proto_snapdir_files(v->dir.manifest, v->dir.layered)) {
-		proto_snapdir_file(v->dir.manifest, v->dir.layered, i + 1, &f);
+	i += m ? proto_snapdir_ram_files(m, v->dir.layered) : 0;
+	if (m && i < proto_snapdir_files(m, v->dir.layered)) {
+		proto_snapdir_file(m, v->dir.layered, i, &f);
 		rc = sfs_view_look(v, f.path, &st) < 0 ? -EAGAIN : 1;
 	}
 	sfs_view_put(dir->snap, v);
@@ -285,6 +296,192 @@ int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 
 	key.file_ino = st.st_ino;
 	*ino = sfs_node_ino(&key);
 	return 1;
+}
+
+/* The directory of the layers of this snapshot, if it has this id, and layers. */
+static int layers_of(struct fs *fs, const char *name, const uint8_t uuid[UUID_SIZE],
+		     struct node **n)
+{
+	struct node_key key;
+	struct node *dir;
+	struct view *v;
+	int rc = lookup_snapshot(fs, name, &dir);
+
+	if (rc < 0)
+		return rc;
+	key = key_in(dir, NODE_LAYERS);
+	v = sfs_snap_view(dir->snap);
+	if (!v)
+		rc = -ENOMEM;
+	else if (!v->dir.layered || memcmp(v->dir.manifest->id.data, uuid, UUID_SIZE) != 0)
+		rc = -ENOENT;
+	else
+		rc = node_in(fs, dir, &key, NULL, n);
+	if (v)
+		sfs_view_put(dir->snap, v);
+	sfs_nodes_forget(&fs->nodes, dir->id, 1);
+	return rc;
+}
+
+struct layered {
+	const uint8_t *id;
+	char name[CAT_NAME_MAX + 1];
+};
+
+/* Stops at the first layered one of the id. */
+static int find_layered(void *arg, const struct cat_row *row)
+{
+	struct layered *l = arg;
+
+	if (row->layers == 0 || row->status == CAT_MISSING ||
+	    memcmp(row->id, l->id, UUID_SIZE) != 0)
+		return 0;
+	memcpy(l->name, row->name, sizeof(l->name));
+	return 1;
+}
+
+/*
+ * Of several snapshots with this id the earliest that is layered: a copy of it may be
+ * flat. All are gone through only where the earliest of all is.
+ */
+static int lookup_layers(struct fs *fs, const char *id, struct node **n)
+{
+	uint8_t uuid[UUID_SIZE];
+	struct layered l = { .id = uuid };
+	int rc;
+
+	if (uuid_parse(id, uuid) < 0)
+		return -ENOENT;
+	rc = cat_index_name_of(fs->store, uuid, l.name, NULL);
+	if (rc < 0)
+		return rc;
+	rc = layers_of(fs, l.name, uuid, n);
+	if (rc == -ENOENT && cat_index_list(fs->store, find_layered, &l, NULL) == 1)
+		rc = layers_of(fs, l.name, uuid, n);
+	return rc;
+}
+
+/* What a file of /.layers/ID is called: N.ram, N.map. */
+static void layer_path(const struct view *v, size_t i, enum node_kind kind,
+		       char path[SNAPDIR_PATH_MAX])
+{
+	struct snapdir_file f;
+
+	if (kind == NODE_LAYER_MAP) {
+		sfs_maps_path(i, path);
+		return;
+	}
+	proto_snapdir_file(v->dir.manifest, true, i, &f);
+	memcpy(path, f.path, SNAPDIR_PATH_MAX);
+}
+
+/* The i-th of all such files: the layers from the bottom, each with its map. */
+static enum node_kind layer_kind(size_t i)
+{
+	return i % 2 ? NODE_LAYER_MAP : NODE_LAYER;
+}
+
+/* How many there are; of which number 1, the map of the bottom, does not exist. */
+static size_t layer_files(const struct view *v)
+{
+	return v->dir.layered ? 2 * v->dir.manifest->n_layer : 0;
+}
+
+static int lookup_layer(struct fs *fs, const struct node *dir, const char *name, struct node **n)
+{
+	struct view *v = sfs_snap_view(dir->snap);
+	char path[SNAPDIR_PATH_MAX];
+	int rc = -ENOENT;
+
+	if (!v)
+		return -ENOMEM;
+	for (size_t i = 0; i < layer_files(v); i++) {
+		struct node_key key = key_in(dir, layer_kind(i));
+
+		layer_path(v, i / 2, layer_kind(i), path);
+		if (i == 1 || strcmp(path + sizeof(SNAPDIR_LAYERS), name) != 0)
+			continue;
+		key.file = i / 2;
+		rc = stored_in(fs, dir, v, path, &key, n);
+		break;
+	}
+	sfs_view_put(dir->snap, v);
+	return rc;
+}
+
+int sfs_fs_layer(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino)
+{
+	struct node_key key = { .kind = layer_kind(i) };
+	struct view *v = sfs_snap_view(dir->snap);
+	char path[SNAPDIR_PATH_MAX];
+	struct stat st;
+	int rc = 0;
+
+	if (!v)
+		return -ENOMEM;
+	if (i < layer_files(v)) {
+		layer_path(v, i / 2, layer_kind(i), path);
+		rc = i == 1 || sfs_view_look(v, path, &st) < 0 ? -EAGAIN : 1;
+	}
+	sfs_view_put(dir->snap, v);
+	if (rc != 1)
+		return rc;
+	snprintf(name, MANIFEST_FILE_MAX + 1, "%.*s", MANIFEST_FILE_MAX,
+		 path + sizeof(SNAPDIR_LAYERS));
+	key.file_ino = st.st_ino;
+	*ino = sfs_node_ino(&key);
+	return 1;
+}
+
+/* True where what the two say of their layers is the same. */
+static bool has_same_layers(const SnapshotManifest *a, const SnapshotManifest *b)
+{
+	for (size_t i = 0; a->n_layer == b->n_layer && i < a->n_layer; i++) {
+		const Layer *x = a->layer[i], *y = b->layer[i];
+
+		if (x->size != y->size || x->map_size != y->map_size ||
+		    memcmp(x->digest.data, y->digest.data, DIGEST_SIZE) != 0 ||
+		    (i && memcmp(x->map_digest.data, y->map_digest.data, DIGEST_SIZE) != 0))
+			return false;
+	}
+	return a->n_layer == b->n_layer;
+}
+
+/* True where the layers that /.layers/ID has are those of the view. */
+static bool is_shown(struct fs *fs, const struct view *v, const char *id)
+{
+	struct node *n;
+	struct view *shown;
+	bool same;
+
+	if (lookup_layers(fs, id, &n) < 0)
+		return false;
+	shown = sfs_snap_view(n->snap);
+	same = shown && shown->dir.layered && has_same_layers(shown->dir.manifest, v->dir.manifest);
+	if (shown)
+		sfs_view_put(n->snap, shown);
+	sfs_nodes_forget(&fs->nodes, n->id, 1);
+	return same;
+}
+
+/*
+ * A directory that repeats an id without being a copy has no link: what is known of
+ * the files that it would lead to is about other content.
+ */
+int sfs_fs_layers_link(struct fs *fs, struct snap *s, char target[FS_TARGET_MAX])
+{
+	struct view *v = sfs_snap_view(s);
+	char id[UUID_TEXT_MAX];
+	int rc = -ENOENT;
+
+	if (!v)
+		return -ENOMEM;
+	if (v->dir.layered && is_shown(fs, v, uuid_format(v->dir.manifest->id.data, id))) {
+		snprintf(target, FS_TARGET_MAX, "../" FS_LAYERS "/%s", id);
+		rc = 0;
+	}
+	sfs_view_put(s, v);
+	return rc;
 }
 
 int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, struct node **n,
@@ -304,6 +501,12 @@ int sfs_fs_lookup(struct fs *fs, const struct node *parent, const char *name, st
 		break;
 	case NODE_DISKS:
 		rc = lookup_disk(fs, parent, name, n);
+		break;
+	case NODE_ALL_LAYERS:
+		rc = lookup_layers(fs, name, n);
+		break;
+	case NODE_LAYERS:
+		rc = lookup_layer(fs, parent, name, n);
 		break;
 	default:
 		return -ENOTDIR;
@@ -352,7 +555,8 @@ static bool has_child(struct fs *fs, const struct node *dir, const struct fs_chi
 	v = sfs_snap_view(dir->snap);
 	if (!v)
 		return false;
-	rc = sfs_view_look(v, child->name, &st);
+	rc = child->kind == NODE_MEMORY && v->dir.layered ? sfs_composed_look(v, &st)
+							  : sfs_view_look(v, child->name, &st);
 	sfs_view_put(dir->snap, v);
 	return rc == 0;
 }

@@ -7,8 +7,10 @@
  *	/NAME/disks/				files of the store, as the manifest lists them
  *	/NAME/{manifest.json,status}		made here
  *	/NAME/parent -> ../PARENT		while it is in the store
+ *	/NAME/layers -> ../.layers/ID		of a layered one, whose memory.bin is composed
  *	/latest -> NAME
  *	/.by-id/ID -> ../NAME
+ *	/.layers/ID/N.{ram,map}			files of the store: the layers
  *
  * The root lists snapshots/ itself and each name is looked up there, so every
  * change shows at once, whoever made it; the index is asked for links only.
@@ -27,6 +29,7 @@
 
 #define FS_LATEST     "latest"
 #define FS_BY_ID      ".by-id"
+#define FS_LAYERS     ".layers"
 #define FS_TARGET_MAX (CAT_NAME_MAX + 4) /* "../NAME" */
 
 struct fs {
@@ -97,14 +100,22 @@ int sfs_fs_readlink(struct fs *fs, const struct node *n, char target[FS_TARGET_M
 /* The rung of file number i of the manifest, as it would be opened now. */
 enum rung sfs_fs_rung(struct snap *s, const struct view *v, size_t i);
 
+/* That of the RAM: of its layers, the one of which least is known. */
+enum rung sfs_fs_ram_rung(struct snap *s, const struct view *v);
+
+/* What /NAME/layers points to. 0, -ENOENT: it is not there, or another negative errno. */
+int sfs_fs_layers_link(struct fs *fs, struct snap *s, char target[FS_TARGET_MAX]);
+
 /* The text of NODE_STATUS or NODE_JSON, the caller's. 0 or a negative errno. */
 int sfs_fs_text(struct fs *fs, const struct node *n, char **text, size_t *len);
 
 /*
- * The i-th file of disks/ (`dir`) for a listing: its name there and inode number.
- * 1, 0: there are no more, -EAGAIN: it is not there, or another negative errno.
+ * The i-th file of disks/ or of /.layers/ID (`dir`) for a listing: its name there and
+ * inode number. 1, 0: there are no more, -EAGAIN: it is not there, or another
+ * negative errno.
  */
 int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino);
+int sfs_fs_layer(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 1], ino_t *ino);
 
 /* Inode number that the entry `name` of a listing has, for d_ino. 0: there is none. */
 ino_t sfs_fs_child_ino(struct fs *fs, const struct node *dir, const struct fs_child *child);

@@ -231,23 +231,29 @@ void sfs_nodes_forget(struct node_table *t, uint64_t id, uint64_t count)
  * Only a node whose directory is gone may share it with another one. The four bits shifted out are
  * unused by the file systems a store lies on (ext4: 32 bits, XFS and btrfs: below 2^60).
  */
+_Static_assert(NODE_KINDS - NODE_ID_LINK <= 16, "the room for the kind");
+
 ino_t sfs_node_ino(const struct node_key *key)
 {
+	const uint64_t kind = key->kind - NODE_ID_LINK;
 	uint64_t id = 0;
 
 	switch (key->kind) {
 	case NODE_ROOT:
 	case NODE_LATEST:
 	case NODE_BY_ID:
+	case NODE_ALL_LAYERS:
 		return NODE_ROOT_ID + key->kind;
 	case NODE_ID_LINK:
 		/* The low 60 bits of a UUIDv7 are random. */
 		memcpy(&id, key->id + 8, sizeof(id));
-		return (ino_t)(id << 4 | NODE_ID_LINK);
+		return (ino_t)(id << 4 | kind);
 	case NODE_DISK:
+	case NODE_LAYER:
+	case NODE_LAYER_MAP:
 		/* Where two disks share a file, or two snapshots do, it is one. */
-		return (ino_t)(key->file_ino << 4 | NODE_DISK);
+		return (ino_t)(key->file_ino << 4 | kind);
 	default:
-		return (ino_t)(key->dir_ino << 4 | key->kind);
+		return (ino_t)(key->dir_ino << 4 | kind);
 	}
 }

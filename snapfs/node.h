@@ -18,19 +18,25 @@
 
 enum node_kind {
 	NODE_ROOT,
-	NODE_LATEST,   /* /latest */
-	NODE_BY_ID,    /* /.by-id */
-	NODE_ID_LINK,  /* /.by-id/ID */
-	NODE_SNAPSHOT, /* /NAME */
-	NODE_MANIFEST, /* and its files */
+	NODE_LATEST,	 /* /latest */
+	NODE_BY_ID,	 /* /.by-id */
+	NODE_ALL_LAYERS, /* /.layers; up to here there is one of each, and node.c counts on it */
+	NODE_ID_LINK,	 /* /.by-id/ID */
+	NODE_SNAPSHOT,	 /* /NAME */
+	NODE_MANIFEST,	 /* and its files */
 	NODE_STATE,
 	NODE_MEMORY,
 	NODE_WORKING_SET,
 	NODE_JSON,
 	NODE_STATUS,
 	NODE_PARENT,
-	NODE_DISKS, /* /NAME/disks */
-	NODE_DISK,  /* and its files */
+	NODE_LAYERS_LINK,
+	NODE_DISKS,	/* /NAME/disks */
+	NODE_DISK,	/* and its files */
+	NODE_LAYERS,	/* /.layers/ID */
+	NODE_LAYER,	/* and its files: N.ram */
+	NODE_LAYER_MAP, /* N.map */
+	NODE_KINDS
 };
 
 /*
@@ -45,9 +51,16 @@ struct node_key {
 	uint64_t dir_dev, dir_ino;
 	uint64_t dir_born; /* ns since 1970; 0: the file system does not say */
 	uint64_t file_dev, file_ino;
-	uint64_t file;	/* NODE_DISK: its number in the manifest (proto_snapdir_file()) */
+	/*
+	 * NODE_DISK, NODE_LAYER and its map: its number in the manifest (proto_snapdir_file()).
+	 * NODE_MEMORY: 0, or NODE_COMPOSED: it is made of layers, and file_ino is that of the
+	 * manifest that says so.
+	 */
+	uint64_t file;
 	uint8_t id[16]; /* NODE_ID_LINK: the snapshot's */
 };
+
+#define NODE_COMPOSED UINT64_MAX
 
 struct snap;
 

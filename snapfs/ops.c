@@ -136,12 +136,15 @@ static size_t rung_of(struct fs *fs, fuse_ino_t ino, char word[MOUNT_XATTR_MAX])
 		[RUNG_DAMAGED] = "damaged",
 	};
 	struct node *n = sfs_nodes_get(&fs->nodes, ino);
-	bool is_large = n && (n->key.kind == NODE_MEMORY || n->key.kind == NODE_DISK);
+	const uint64_t kind = n ? n->key.kind : NODE_ROOT;
+	bool is_large = kind == NODE_MEMORY || kind == NODE_DISK || kind == NODE_LAYER;
 	struct view *v = is_large ? sfs_snap_view(n->snap) : NULL;
 
 	*word = '\0';
 	if (v) {
-		snprintf(word, MOUNT_XATTR_MAX, "%s", words[sfs_fs_rung(n->snap, v, n->key.file)]);
+		snprintf(word, MOUNT_XATTR_MAX, "%s",
+			 words[kind == NODE_MEMORY ? sfs_fs_ram_rung(n->snap, v)
+						   : sfs_fs_rung(n->snap, v, n->key.file)]);
 		sfs_view_put(n->snap, v);
 	}
 	if (n)

@@ -3,10 +3,12 @@
  * does not depend on an index; offsets that the kernel may come back to are
  * positions in our listing, for which the directory's own cookies are kept.
  *
- *	/		. .. latest .by-id and then the snapshots
+ *	/		. .. latest .by-id .layers and then the snapshots
  *	/.by-id		. .. and the ids as they were at opendir()
+ *	/.layers	likewise, those of layered ones
  *	/NAME		. .. and what sfs_children[] says
  *	/NAME/disks	. .. and the files that the manifest lists
+ *	/.layers/ID	likewise
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -35,8 +37,9 @@ struct listing {
 	long *cookies;		   /* [i]: where the stream was before its i-th snapshot */
 	size_t known;		   /* cookies that are set */
 	size_t at;		   /* the snapshot that the stream gives next */
-	uint8_t (*ids)[UUID_SIZE]; /* of .by-id: sorted, each once */
+	uint8_t (*ids)[UUID_SIZE]; /* of .by-id and .layers: sorted, each once */
 	size_t n_ids;
+	bool layered; /* those of layered snapshots alone: of .layers */
 };
 
 #define COOKIES_STEP 256
@@ -131,6 +134,7 @@ static int root_entry(struct fs *fs, struct listing *l, uint64_t i, struct entry
 {
 	const struct node_key latest = { .kind = NODE_LATEST };
 	const struct node_key by_id = { .kind = NODE_BY_ID };
+	const struct node_key layers = { .kind = NODE_ALL_LAYERS };
 
 	if (i == 0)
 		return link_entry(fs, &latest, FS_LATEST, out) ? 1 : -EAGAIN;
@@ -138,7 +142,11 @@ static int root_entry(struct fs *fs, struct listing *l, uint64_t i, struct entry
 		*out = (struct entry){ FS_BY_ID, sfs_node_ino(&by_id), S_IFDIR };
 		return 1;
 	}
-	return stream_entry(fs, l, i - 2, out);
+	if (i == 2) {
+		*out = (struct entry){ FS_LAYERS, sfs_node_ino(&layers), S_IFDIR };
+		return 1;
+	}
+	return stream_entry(fs, l, i - 3, out);
 }
 
 static int by_id_entry(struct fs *fs, const struct listing *l, uint64_t i, struct entry *out)
@@ -152,6 +160,24 @@ static int by_id_entry(struct fs *fs, const struct listing *l, uint64_t i, struc
 	return link_entry(fs, &key, uuid_format(key.id, name), out) ? 1 : -EAGAIN;
 }
 
+/* The index may be behind: whether it has layers is known by looking. */
+static int layers_entry(struct fs *fs, const struct node *dir, const struct listing *l, uint64_t i,
+			struct entry *out)
+{
+	struct node *n;
+	struct stat st;
+
+	if (i >= l->n_ids)
+		return 0;
+	uuid_format(l->ids[i], out->name);
+	if (sfs_fs_lookup(fs, dir, out->name, &n, &st) < 0)
+		return -EAGAIN;
+	sfs_nodes_forget(&fs->nodes, n->id, 1);
+	out->type = S_IFDIR;
+	out->ino = st.st_ino;
+	return 1;
+}
+
 static int snapshot_entry(struct fs *fs, const struct node *dir, uint64_t i, struct entry *out)
 {
 	if (i >= sfs_children_count)
@@ -162,15 +188,19 @@ static int snapshot_entry(struct fs *fs, const struct node *dir, uint64_t i, str
 	return out->ino ? 1 : -EAGAIN;
 }
 
-static int disk_entry(const struct node *dir, uint64_t i, struct entry *out)
+/* Of disks/ or of a snapshot's layers. */
+static int file_entry(const struct node *dir, uint64_t i, struct entry *out)
 {
 	out->type = S_IFREG;
-	return sfs_fs_disk(dir, i, out->name, &out->ino);
+	return dir->key.kind == NODE_DISKS ? sfs_fs_disk(dir, i, out->name, &out->ino)
+					   : sfs_fs_layer(dir, i, out->name, &out->ino);
 }
 
 /* The directory that `dir` is in. */
 static struct node_key key_of_parent(const struct node *dir)
 {
+	if (dir->key.kind == NODE_LAYERS)
+		return (struct node_key){ .kind = NODE_ALL_LAYERS };
 	if (dir->key.kind != NODE_DISKS)
 		return (struct node_key){ .kind = NODE_ROOT };
 	return (struct node_key){ .kind = NODE_SNAPSHOT, .dir_ino = dir->key.dir_ino };
@@ -194,8 +224,11 @@ static int get_entry(struct fs *fs, const struct node *dir, struct listing *l, u
 		return root_entry(fs, l, i - 2, out);
 	case NODE_BY_ID:
 		return by_id_entry(fs, l, i - 2, out);
+	case NODE_ALL_LAYERS:
+		return layers_entry(fs, dir, l, i - 2, out);
 	case NODE_DISKS:
-		return disk_entry(dir, i - 2, out);
+	case NODE_LAYERS:
+		return file_entry(dir, i - 2, out);
 	default:
 		return snapshot_entry(fs, dir, i - 2, out);
 	}
@@ -219,7 +252,7 @@ static size_t add_plus(fuse_req_t req, const struct node *dir, char *buf, size_t
 	size_t size;
 
 	/* "." and ".." are no lookups. */
-	if (entry->name[0] != '.' || strcmp(entry->name, FS_BY_ID) == 0) {
+	if (strcmp(entry->name, ".") != 0 && strcmp(entry->name, "..") != 0) {
 		if (sfs_fs_lookup(fs, dir, entry->name, &n, &e.attr) == 0)
 			sfs_fs_fill_entry(n, &e);
 		else
@@ -300,6 +333,8 @@ static int collect_id(void *arg, const struct cat_row *row)
 	/* One that was never readable has no id. */
 	if (row->status == CAT_MISSING || memcmp(row->id, none, UUID_SIZE) == 0)
 		return 0;
+	if (l->layered && row->layers == 0)
+		return 0;
 	if (l->n_ids % COOKIES_STEP == 0) {
 		void *grown = realloc(l->ids, (l->n_ids + COOKIES_STEP) * sizeof(*l->ids));
 
@@ -316,11 +351,13 @@ static int compare_ids(const void *a, const void *b)
 	return memcmp(a, b, UUID_SIZE);
 }
 
-static int list_ids(struct fs *fs, struct listing *l)
+static int list_ids(struct fs *fs, struct listing *l, bool layered)
 {
-	int rc = cat_index_list(fs->store, collect_id, l, NULL);
 	size_t n = 0;
+	int rc;
 
+	l->layered = layered;
+	rc = cat_index_list(fs->store, collect_id, l, NULL);
 	if (rc < 0 || l->n_ids == 0)
 		return rc;
 	qsort(l->ids, l->n_ids, sizeof(*l->ids), compare_ids);
@@ -370,9 +407,11 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		pthread_mutex_init(&l->lock, NULL);
 		if (rc == 0 && dir->key.kind == NODE_ROOT)
 			rc = open_stream(fs, l);
-		else if (rc == 0 && dir->key.kind == NODE_BY_ID)
-			rc = list_ids(fs, l);
-		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT && dir->key.kind != NODE_DISKS)
+		else if (rc == 0 &&
+			 (dir->key.kind == NODE_BY_ID || dir->key.kind == NODE_ALL_LAYERS))
+			rc = list_ids(fs, l, dir->key.kind == NODE_ALL_LAYERS);
+		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT && dir->key.kind != NODE_DISKS &&
+			 dir->key.kind != NODE_LAYERS)
 			rc = -ENOTDIR;
 	}
 	if (rc < 0) {

@@ -1,8 +1,9 @@
 /*
  * Opening and reading files: see ops.h. What is small is read, checked and
- * served from memory; memory.bin and the disks' files are served from their
+ * served from memory; memory.bin, layers and the disks' files are served from their
  * descriptors: as they are once they are known to be good, before that block by
- * block (checked.h), while the verifier sees to the whole.
+ * block (checked.h), while the verifier sees to the whole. memory.bin of a layered
+ * snapshot is composed (composed.h).
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -18,6 +19,8 @@
 #include "base/cleanup.h"
 #include "catalog/verify.h"
 #include "checked.h"
+#include "composed.h"
+#include "maps.h"
 #include "proto/working_set.h"
 #include "rung.h"
 
@@ -29,14 +32,15 @@ struct open_file {
 	 * closed the file before the read that gave them has returned.
 	 */
 	atomic_uint refs;
-	int fd;			 /* owned; -1: none */
-	uint8_t *bytes;		 /* owned; NULL: none */
-	size_t len;		 /* of bytes */
-	struct fs *fs;		 /* fd's */
-	struct node *node;	 /* held, fd's */
-	bool counted;		 /* as an open of the node: sfs_passthrough_end() */
-	struct identity id;	 /* of fd's, as it was when it was found good */
-	struct checked *checked; /* owned; NULL: fd's file is known to be good */
+	int fd;			   /* owned; -1: none */
+	uint8_t *bytes;		   /* owned; NULL: none */
+	size_t len;		   /* of bytes */
+	struct fs *fs;		   /* fd's */
+	struct node *node;	   /* held, fd's */
+	bool counted;		   /* as an open of the node: sfs_passthrough_end() */
+	struct identity id;	   /* of fd's, as it was when it was found good */
+	struct checked *checked;   /* owned; NULL: fd's file is known to be good */
+	struct composed *composed; /* held; NULL: it is no composed RAM */
 };
 
 static void put_file(struct open_file *f)
@@ -46,6 +50,7 @@ static void put_file(struct open_file *f)
 	if (f->fd >= 0)
 		close(f->fd);
 	sfs_checked_free(f->checked);
+	sfs_composed_put(f->composed);
 	if (f->node)
 		sfs_nodes_put(&f->fs->nodes, f->node);
 	free(f->bytes);
@@ -152,9 +157,34 @@ static int check_condition(const struct node *n, struct view *v)
 	return -EIO;
 }
 
+/* The whole map of a layer, as it is in the file: there is one way only to write it. */
+static int read_map(const struct node *n, const struct view *v, const char *name,
+		    struct open_file *f, struct err *e)
+{
+	struct layermap map;
+	int rc;
+
+	if (!v->dir.layered || n->key.file >= v->dir.manifest->n_layer)
+		return -ESTALE;
+	rc = proto_snapdir_read_map(&v->dir, n->key.file, name, &map, e);
+	if (rc < 0)
+		return rc;
+	rc = proto_layermap_encode(&map, &f->bytes, &f->len);
+	proto_layermap_free(&map);
+	return rc;
+}
+
+static void small_path(const struct node *n, char path[SNAPDIR_PATH_MAX])
+{
+	if (n->key.kind == NODE_LAYER_MAP)
+		sfs_maps_path(n->key.file, path);
+	else
+		snprintf(path, SNAPDIR_PATH_MAX, "%s", sfs_child_name(n->key.kind));
+}
+
 static int open_checked(const struct node *n, struct view *v, struct open_file *f)
 {
-	char name[CAT_NAME_MAX + 1];
+	char name[CAT_NAME_MAX + 1], path[SNAPDIR_PATH_MAX];
 	struct err e = { 0 };
 	int rc = check_condition(n, v);
 
@@ -166,6 +196,8 @@ static int open_checked(const struct node *n, struct view *v, struct open_file *
 	else if (n->key.kind == NODE_WORKING_SET)
 		rc = io_read_file(v->dir.dirfd, WORKING_SET_FILE, WORKING_SET_MAX, &f->bytes,
 				  &f->len, &e);
+	else if (n->key.kind == NODE_LAYER_MAP)
+		rc = read_map(n, v, name, f, &e);
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
 	/* What may come and go is no damage where it is not. */
@@ -174,12 +206,11 @@ static int open_checked(const struct node *n, struct view *v, struct open_file *
 	if (rc < 0)
 		return fail(n, v, rc, &e);
 	/* Replaced since it was looked up: the kernel looks it up again. */
-	if (!is_nodes_file(n, v, sfs_child_name(n->key.kind)))
-		return -ESTALE;
-	return 0;
+	small_path(n, path);
+	return is_nodes_file(n, v, path) ? 0 : -ESTALE;
 }
 
-/* Files served from memory: manifest.bin, state.bin, manifest.json, status. */
+/* Files served from memory: manifest.bin, state.bin, maps, manifest.json, status. */
 static int open_bytes(struct fs *fs, const struct node *n, struct open_file *f)
 {
 	struct view *v;
@@ -202,7 +233,7 @@ static int open_bytes(struct fs *fs, const struct node *n, struct open_file *f)
 /* True for the files that are not read to be opened. */
 static bool is_large(const struct node *n)
 {
-	return n->key.kind == NODE_MEMORY || n->key.kind == NODE_DISK;
+	return n->key.kind == NODE_MEMORY || n->key.kind == NODE_DISK || n->key.kind == NODE_LAYER;
 }
 
 /* An open of a large file on its way. */
@@ -249,6 +280,8 @@ static void finish(struct large_open *o, int rc)
 	free(o);
 }
 
+static void serve_composed(struct large_open *o);
+
 /* Called by a verifier thread. */
 static void verified(struct verify_waiter *w, int rc)
 {
@@ -256,6 +289,10 @@ static void verified(struct verify_waiter *w, int rc)
 
 	/* Waits for an interrupted() under way, which finds nothing to cancel. */
 	fuse_req_interrupt_func(o->req, NULL, NULL);
+	if (rc == 0 && o->file->composed) {
+		serve_composed(o); /* the next layer, if any */
+		return;
+	}
 	if (rc == 0)
 		o->fi.keep_cache = sfs_snap_serve(o->node->snap, o->node->key.file, &o->file->id);
 	finish(o, rc < 0 ? -EIO : 0);
@@ -271,18 +308,55 @@ static void interrupted(fuse_req_t req, void *data)
 		finish(o, -EINTR);
 }
 
-static void wait_for_verification(struct large_open *o)
+/* Of the file fd, of this number. */
+static void wait_for_verification(struct large_open *o, size_t file, int fd)
 {
 	int rc;
 
 	o->waiter.done = verified;
 	fuse_req_interrupt_func(o->req, interrupted, o);
-	rc = sfs_verifier_wait(o->fs->verifier, o->node->snap, o->view, o->node->key.file,
-			       o->file->fd, &o->waiter);
+	rc = sfs_verifier_wait(o->fs->verifier, o->node->snap, o->view, file, fd, &o->waiter);
 	if (rc == 0)
 		return; /* o is verified()'s or interrupted()'s */
 	fuse_req_interrupt_func(o->req, NULL, NULL);
 	finish(o, rc);
+}
+
+/* Of a RAM that is composed: its layers' files are opened when it is served. */
+static int prepare_composed(struct large_open *o)
+{
+	const struct identity *made_by = &o->view->manifest;
+	struct err e = { 0 };
+	int rc;
+
+	/* The manifest is another one since it was looked up, or the RAM has been made flat. */
+	if (!o->view->dir.layered || made_by->dev != o->node->key.file_dev ||
+	    made_by->ino != o->node->key.file_ino)
+		return -ESTALE;
+	rc = sfs_composed_new(o->fs, o->node->snap, o->view, &o->file->composed, &e);
+	return rc < 0 ? fail(o->node, o->view, rc, &e) : 0;
+}
+
+/* Once all layers are open. */
+static void serve_composed(struct large_open *o)
+{
+	struct composed_wait wait;
+	struct err e = { 0 };
+	int rc = sfs_composed_open(o->file->composed, &wait, &e);
+
+	if (rc == 1) {
+		wait_for_verification(o, wait.layer, wait.fd);
+		return;
+	}
+	if (rc < 0) {
+		finish(o, fail(o->node, o->view, rc, &e));
+		return;
+	}
+	if (sfs_composed_is_good(o->file->composed) && !atomic_load(&o->view->settled))
+		sfs_snap_settle(o->node->snap, o->view);
+	o->file->composed = sfs_composed_share(o->file->composed);
+	o->fi.keep_cache = sfs_composed_serve(o->file->composed);
+	finish(o, 0);
 }
 
 /* Opens the file and looks at it. 0, or the negative errno of the open. */
@@ -301,6 +375,8 @@ static int prepare_large(struct large_open *o)
 	if (rc < 0)
 		return rc;
 	sfs_snap_name(n->snap, name);
+	if (n->key.file == NODE_COMPOSED)
+		return prepare_composed(o);
 	/* The manifest is another one since it was looked up. */
 	if (n->key.file >= proto_snapdir_files(o->view->dir.manifest, o->view->dir.layered))
 		return -ESTALE;
@@ -323,7 +399,8 @@ static int prepare_large(struct large_open *o)
  */
 static bool serve_checked(struct large_open *o)
 {
-	const struct checked_file file = { o->fs, o->node, o->file->fd, o->file->id };
+	const struct checked_file file = { o->fs, o->node->snap, o->node->key.file, o->file->fd,
+					   o->file->id };
 
 	o->file->checked = sfs_checked_new(&file, o->view, &o->what);
 	if (!o->file->checked)
@@ -353,7 +430,7 @@ static void serve_by_rung(struct large_open *o)
 		return;
 	case RUNG_UNVERIFIED:
 		if (!serve_checked(o))
-			wait_for_verification(o);
+			wait_for_verification(o, o->node->key.file, o->file->fd);
 		return;
 	case RUNG_DAMAGED:
 		/* A seal that measures another digest has not been seen before. */
@@ -388,13 +465,16 @@ static void open_large(fuse_req_t req, struct node *n, const struct fuse_file_in
 	rc = prepare_large(o);
 	if (rc < 0)
 		finish(o, rc);
+	else if (o->file->composed)
+		serve_composed(o);
 	else
 		serve_by_rung(o);
 }
 
 static bool is_file(const struct node *n)
 {
-	return is_large(n) || (n->key.kind >= NODE_MANIFEST && n->key.kind <= NODE_STATUS);
+	return is_large(n) || n->key.kind == NODE_LAYER_MAP ||
+	       (n->key.kind >= NODE_MANIFEST && n->key.kind <= NODE_STATUS);
 }
 
 void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -428,18 +508,6 @@ void sfs_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		sfs_nodes_put(&fs->nodes, n);
 }
 
-/*
- * False where the file was written or cut since it was found good. Its ctime
- * may move: links to it come and go.
- */
-static bool is_unchanged(const struct open_file *f)
-{
-	struct stat st;
-
-	return fstat(f->fd, &st) == 0 && st.st_size == f->id.size &&
-	       st.st_mtim.tv_sec == f->id.mtime.tv_sec && st.st_mtim.tv_nsec == f->id.mtime.tv_nsec;
-}
-
 static void read_bytes(fuse_req_t req, const struct open_file *f, size_t size, off_t off)
 {
 	size_t at = (uint64_t)off < f->len ? (size_t)off : f->len;
@@ -454,7 +522,7 @@ static void read_large(fuse_req_t req, const struct open_file *f, size_t size, o
 	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
 
 	/* A file that became shorter would reach the guest as zeros. */
-	if (!is_unchanged(f)) {
+	if (!sfs_identity_holds(&f->id, f->fd)) {
 		fuse_reply_err(req, EIO);
 		return;
 	}
@@ -470,7 +538,9 @@ void sfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 
 	(void)ino;
 	atomic_fetch_add(&f->refs, 1);
-	if (f->fd < 0)
+	if (f->composed)
+		sfs_composed_reply(f->composed, req, size, off);
+	else if (f->fd < 0)
 		read_bytes(req, f, size, off);
 	else if (f->checked)
 		sfs_checked_read(f->checked, req, size, off);
@@ -489,11 +559,12 @@ void sfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct 
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
-	if (f->fd >= 0) {
+	if (f->fd >= 0 || f->composed) {
 		/* The descriptor's position is used by nobody. */
-		at = lseek(f->fd, off, whence);
+		at = f->composed ? sfs_composed_seek(f->composed, off, whence)
+				 : lseek(f->fd, off, whence);
 		if (at < 0) {
-			fuse_reply_err(req, errno);
+			fuse_reply_err(req, f->composed ? (int)-at : errno);
 			return;
 		}
 	} else if (off < 0 || (uint64_t)off >= f->len) {

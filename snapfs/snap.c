@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "maps.h"
 
 #define KEPT_MIN 16
 #define KEPT_MAX 4096
@@ -36,6 +37,13 @@ bool sfs_identity_equal(const struct identity *a, const struct identity *b)
 {
 	return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
 	       same_time(&a->mtime, &b->mtime) && same_time(&a->ctime, &b->ctime);
+}
+
+bool sfs_identity_holds(const struct identity *id, int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size == id->size && same_time(&st.st_mtim, &id->mtime);
 }
 
 /* How many keep their view, and with it a descriptor: the rest is for files that are open. */
@@ -120,6 +128,7 @@ static void unref(struct view *v)
 	if (!v || --v->refs > 0)
 		return;
 	proto_snapdir_close(&v->dir);
+	sfs_maps_free(v->maps);
 	free(v);
 }
 
@@ -205,6 +214,13 @@ static void load(struct snap *s, struct view *v, int fd)
 		v->manifest = sfs_identity_of(&st);
 	v->rc = own < 0 ? err_sys(&e, errno, "cannot open snapshot %s", s->name)
 			: proto_snapdir_open_fd(&v->dir, own, s->name, &e);
+	if (v->rc == 0 && v->dir.layered) {
+		v->maps = sfs_maps_new();
+		if (!v->maps) {
+			proto_snapdir_close(&v->dir);
+			v->rc = -ENOMEM;
+		}
+	}
 	if (v->rc == 0) {
 		close(fd);
 		memcpy(s->id, v->dir.manifest->id.data, sizeof(s->id));
@@ -240,6 +256,15 @@ static struct view *new_view(struct snap *s)
 	return v;
 }
 
+/* What is layered may be made flat, or the reverse, without another manifest. */
+static bool is_ram_where_it_was(const struct view *v)
+{
+	struct stat st;
+
+	return !v->dir.manifest || v->dir.manifest->n_layer == 0 ||
+	       (fstat(v->dir.dirfd, &st) == 0 && same_time(&st.st_mtim, &v->dir.stat.st_mtim));
+}
+
 /* True where the view shows the directory as it is. Called with the lock held. */
 static bool is_fresh(const struct view *v)
 {
@@ -252,7 +277,7 @@ static bool is_fresh(const struct view *v)
 	if (fstatat(v->dir.dirfd, SNAPDIR_MANIFEST, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return false;
 	now = sfs_identity_of(&st);
-	return sfs_identity_equal(&v->manifest, &now);
+	return sfs_identity_equal(&v->manifest, &now) && is_ram_where_it_was(v);
 }
 
 /* Another one keeps its view now: this one ends. Called without any lock. */

@@ -19,6 +19,7 @@
 #include "proto/snapdir.h"
 
 #define SNAP_PROBLEM_MAX 512
+#define SNAP_FILES_MAX	 (MANIFEST_LAYERS_MAX + MANIFEST_DISK_FILES_MAX) /* large ones */
 
 /* A file as it was: equal as long as neither it nor its content was changed openly. */
 struct identity {
@@ -32,6 +33,15 @@ struct identity sfs_identity_of(const struct stat *st);
 bool sfs_identity_equal(const struct identity *a, const struct identity *b);
 
 /*
+ * False where the file, which is open as fd, was written or cut since it was so. Its
+ * ctime may move: links to it come and go.
+ */
+bool sfs_identity_holds(const struct identity *id, int fd);
+
+struct composed;
+struct maps;
+
+/*
  * The directory of a snapshot, and what its manifest said or why it cannot be
  * believed. Immutable but for what came of asking about it.
  */
@@ -39,6 +49,9 @@ struct view {
 	unsigned refs;		  /* guarded by the snapshot's lock */
 	struct identity manifest; /* of manifest.bin when it was read */
 	struct snapdir dir;	  /* dirfd -1, manifest NULL: see rc */
+	struct maps *maps;	  /* owned, of a layered one: maps.h */
+	/* Who has the whole RAM open, composed, if anybody; not owned. Guarded by the same. */
+	struct composed *composed;
 	/*
 	 * 0, -EBADMSG (damaged), -ESTALE (the directory is gone), or the negative errno that
 	 * kept it from being read.
@@ -52,11 +65,11 @@ struct view {
 	atomic_bool settled;
 };
 
-/* What is remembered of memory.bin or of a disk's file, from one open to the next. */
+/* What is remembered of a large file from one open to the next. */
 struct memo {
 	struct memo *next;
-	size_t file;			/* its number: proto_snapdir_file() */
-	struct identity bad;		/* as it was when it was seen to be damaged */
+	size_t file;	     /* its number: proto_snapdir_file(), or one of composed.c's own */
+	struct identity bad; /* as it was when it was seen to be damaged */
 	char problem[SNAP_PROBLEM_MAX]; /* empty: it was not */
 	struct identity served;		/* as it was when it was last served */
 };
@@ -155,8 +168,8 @@ struct condition {
 void sfs_snap_condition(struct snap *s, const struct view *v, struct condition *c);
 
 /*
- * As sfs_snap_condition(), and looks at the files: state.bin is checked,
- * memory.bin and the disks' files must be there with their sizes, and all be
+ * As sfs_snap_condition(), and looks at the files: state.bin and maps are
+ * checked, memory.bin or the layers and the disks' files must be there with their sizes, and all be
  * sealed or stamped for `valid`.
  */
 void sfs_snap_examine(struct snap *s, const struct view *v, struct condition *c);

@@ -12,7 +12,7 @@ mount_snapfs "$STORE" "$mnt"
 agree() {
 	local want latest=${*: -1}
 	want=$(printf '%s\n' "$@" | sort)
-	[ "$(cd "$mnt" && find . -mindepth 1 -maxdepth 1 -type d ! -name .by-id -printf '%f\n' | sort)" = \
+	[ "$(cd "$mnt" && find . -mindepth 1 -maxdepth 1 -type d ! -name .by-id ! -name .layers -printf '%f\n' | sort)" = \
 		"$want" ] || fail "the mount shows $(ls "$mnt"), not $*"
 	[ "$("$BIN/snapctl" list | awk 'NR > 1 && $0 !~ /missing/ {print $1}' | sort)" = "$want" ] ||
 		fail "list shows something else than $*"

@@ -26,7 +26,7 @@ mnt=$WORK/mnt
 mount_snapfs "$STORE" "$mnt"
 
 [ "$(find "$mnt" -mindepth 1 -maxdepth 1 -type d -printf '%f\n' | sort | tr '\n' ' ')" = \
-	".by-id dir empty fifo fifos gone good huge link short state " ] || {
+	".by-id .layers dir empty fifo fifos gone good huge link short state " ] || {
 	ls -la "$mnt"
 	fail "the wrong things appear"
 }

@@ -135,10 +135,10 @@ static void inode_numbers_differ_by_directory_and_kind(void **state)
 	size_t n = 0;
 
 	(void)state;
-	for (uint64_t kind = NODE_ROOT; kind <= NODE_BY_ID; kind++)
+	for (uint64_t kind = NODE_ROOT; kind <= NODE_ALL_LAYERS; kind++)
 		seen[n++] = sfs_node_ino(&(struct node_key){ .kind = kind });
 	for (uint64_t dir = 1; dir <= 3; dir++)
-		for (uint64_t kind = NODE_SNAPSHOT; kind <= NODE_PARENT; kind++)
+		for (uint64_t kind = NODE_SNAPSHOT; kind <= NODE_DISKS; kind++)
 			seen[n++] =
 				sfs_node_ino(&(struct node_key){ .kind = kind, .dir_ino = dir });
 	seen[n++] = sfs_node_ino(&(struct node_key){ .kind = NODE_ID_LINK, .id = { [15] = 1 } });
