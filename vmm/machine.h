@@ -12,12 +12,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base.h"
 #include "base/text.h"
 #include "boot.h"
 #include "chardev.h"
 #include "i8042.h"
 #include "iothread.h"
 #include "options.h"
+#include "pageset.h"
 #include "power.h"
 #include "ram.h"
 #include "rtc.h"
@@ -71,6 +73,7 @@ struct machine {
 	struct kvm_host kvm;
 	struct vm vm;
 	struct ram ram;
+	struct pageset dirty;	       /* pages of RAM that have changed since the base: dirty.h */
 	struct ram *pmem[VM_PMEM_MAX]; /* their devices', in the order of their addresses */
 	unsigned npmem;
 	struct boot boot;
@@ -108,8 +111,7 @@ struct machine {
 
 	/* identity, the main thread's */
 	struct timespec started;
-	bool has_parent;
-	uint8_t parent[UUID_SIZE]; /* the snapshot it was restored from or last saved as */
+	struct base base; /* the snapshot it was restored from or last saved as */
 	uint8_t generation[UUID_SIZE];
 };
 

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "base.h"
 #include "clock.h"
 #include "machine.h"
 #include "proto/snapdir.h"
@@ -28,10 +29,12 @@ struct restore_options {
 struct restore {
 	struct snapdir dir;
 	VmState *state; /* owned */
-	int memory_fd;	/* owned, read-only */
-	int *disk_fds;	/* owned: of file 1 + i of proto_snapdir_file(), read-only, verified */
-	size_t n_disk_fds;
-	Machine *config; /* of the virtio devices, as overridden; owned */
+	/* Of the files of proto_snapdir_file(): read-only, verified, owned. RAM's are the first. */
+	int *fds;
+	size_t nfds, n_ram_fds;
+	struct base base; /* what the machine goes on from, as far as preflight has read it */
+	struct flat flat; /* where RAM is in its files */
+	Machine *config;  /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
 	char label[256];

@@ -31,5 +31,9 @@ void timing_begin(struct timing *t, const char *what);
 /* Ends the phase `name`; a name that is there already gets the time added. */
 void timing_mark(struct timing *t, const char *name);
 
-/* Prints the line, with one more value under `key` where that is not NULL. */
-void timing_print(const struct timing *t, const char *key, int64_t value);
+/* Prints the line, with n more values. */
+struct timing_count {
+	const char *key;
+	int64_t value;
+};
+void timing_print(const struct timing *t, const struct timing_count *counts, unsigned n);

@@ -184,8 +184,8 @@ static void preflight_verifies_kept_disks_and_holds_them(void **state)
 	dir = open(path, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(io_write_file(dir, "disk0.0", content, sizeof(content), 0600, NULL), 0);
 	assert_int_equal(restore_preflight(&restore, &r->o, &r->publisher, &e), 0);
-	assert_int_equal(restore.n_disk_fds, 1);
-	assert_true(restore.disk_fds[0] >= 0);
+	assert_int_equal(restore.nfds, 2);
+	assert_true(restore.fds[1] >= 0);
 	restore_close(&restore);
 	unlinkat(dir, "disk0.0", 0);
 	assert_int_equal(
