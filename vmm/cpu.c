@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "lost_page.h"
 
@@ -42,6 +44,14 @@ void cpu_kick(struct cpu *c)
 	pthread_kill(c->thread, SIGRTMIN);
 }
 
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
 /* Waits while the machine is held. False: the thread ends. */
 static bool park(struct cpu *c)
 {
@@ -55,10 +65,12 @@ static bool park(struct cpu *c)
 		while (m->holds && !m->quit)
 			pthread_cond_wait(&m->changed, &m->lock);
 		m->parked--;
+		if (!m->parked)
+			m->resumed_ns = now_ns();
 		pthread_cond_broadcast(&m->changed);
 	}
 	go_on = !m->quit;
-	/* A reset may have given the machine another vm while this thread slept. */
+	/* A reset or a save may have given the machine another vm while this thread slept. */
 	if (go_on)
 		m->vm.vcpu[c->index].run->immediate_exit = 0;
 	pthread_mutex_unlock(&m->lock);
@@ -228,6 +240,7 @@ void *cpu_main(void *arg)
 {
 	struct cpu *c = arg;
 
+	c->tid = gettid();
 	while (park(c)) {
 		struct vm_vcpu *v = &c->machine->vm.vcpu[c->index];
 

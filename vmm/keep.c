@@ -115,21 +115,26 @@ static int prepare_memory(struct kept *it, struct publisher *p, struct err *e)
 	return it->copy_fd < 0 ? it->copy_fd : 0;
 }
 
-/* Memory that is a file of the machine's own: go on over a private mapping of it. */
-static int swap_mapping(struct kept *it, struct machine *m, struct err *e)
+/* Memory that is a file of the machine's own: the VM is over a private mapping of it. */
+static void commit_mapping(struct kept *it)
 {
-	int rc = vm_move_ram(&m->vm, it->slot, &it->frozen, e);
-
-	if (rc < 0) {
-		vm_move_ram(&m->vm, it->slot, it->memory, NULL);
-		return rc;
-	}
 	ram_freeze_commit(it->memory, &it->frozen, &it->old);
 	if (it->slot != 0)
 		log_warn("%s: its file is frozen for the snapshot; what the guest writes from here "
 			 "on lasts only by saves",
 			 it->name);
-	return 0;
+}
+
+/* Without a VM that shows it already: move the slots of the one that there is. */
+static int swap_mapping(struct kept *it, struct machine *m, struct err *e)
+{
+	int rc = vm_move_ram(&m->vm, it->slot, &it->frozen, e);
+
+	if (rc < 0)
+		vm_move_ram(&m->vm, it->slot, it->memory, NULL);
+	else
+		commit_mapping(it);
+	return rc;
 }
 
 static int freeze_memory(struct kept *it, struct machine *m, struct err *e)
@@ -421,6 +426,24 @@ static bool try_clone(struct kept *it, struct publisher *p)
 	return it->cloned;
 }
 
+/* Where RAM is to go on over another mapping: a VM that shows all memory as it will be. */
+static void prepare_handover(struct keep *k)
+{
+	struct machine *m = k->machine;
+	struct ram *memory[VM_MEMORIES_MAX];
+	const unsigned n = machine_memories(m, memory);
+	struct err e = { 0 };
+
+	if (!k->item[0].frozen.base || m->freeze != FREEZE_HANDOVER)
+		return;
+	for (unsigned i = 0; i < k->n; i++)
+		if (k->item[i].frozen.base)
+			memory[k->item[i].slot] = &k->item[i].frozen;
+	if (handover_prepare(m, memory, n, &e) < 0)
+		log_warn("%s: the memory slots are moved instead, and the pause grows with RAM",
+			 e.text);
+}
+
 int keep_prepare(struct keep *k, struct publisher *p, struct err *e)
 {
 	int rc = 0;
@@ -428,6 +451,8 @@ int keep_prepare(struct keep *k, struct publisher *p, struct err *e)
 	for (unsigned i = 0; rc == 0 && i < k->n; i++)
 		if (!try_clone(&k->item[i], p))
 			rc = k->item[i].ops->prepare(&k->item[i], p, e);
+	if (rc == 0)
+		prepare_handover(k);
 	return rc;
 }
 
@@ -443,32 +468,57 @@ static int freeze_one(struct kept *it, struct machine *m, struct err *e)
 	return rc < 0 ? err_sys(e, -rc, "cannot clone the file of %s", it->name) : 0;
 }
 
-/* Those that are copied, or those that are switched over; RAM last. */
-static int freeze_some(struct keep *k, bool copied, struct err *e)
+/* Those that are copied, or those that are switched over and are or are no memory; RAM last. */
+static int freeze_some(struct keep *k, bool copied, bool memory, struct err *e)
 {
 	int rc = 0;
 
-	for (unsigned i = k->n; rc == 0 && i-- > 0;)
-		if ((k->item[i].copy_fd >= 0) == copied)
-			rc = freeze_one(&k->item[i], k->machine, e);
+	for (unsigned i = k->n; rc == 0 && i-- > 0;) {
+		struct kept *it = &k->item[i];
+
+		if ((it->copy_fd >= 0) == copied && (copied || !it->memory == !memory))
+			rc = freeze_one(it, k->machine, e);
+	}
 	return rc;
+}
+
+/* The memory that is switched over: all of it at once by a hand-over, or one by one. */
+static int freeze_memories(struct keep *k, const VmState *state, struct err *e)
+{
+	struct err found = { 0 };
+	int rc = handover_commit(k->machine, state, &found);
+
+	if (rc < 0) {
+		if (rc != -ENOENT)
+			log_warn("%s: the memory slots are moved instead", found.text);
+		k->way = k->item[0].frozen.base ? "slot-swap" : "copy";
+		return freeze_some(k, false, true, e);
+	}
+	k->way = "hand-over";
+	for (unsigned i = 0; i < k->n; i++)
+		if (k->item[i].frozen.base)
+			commit_mapping(&k->item[i]);
+	return 0;
 }
 
 /*
  * First what may fail for want of space, and then has changed nothing. A switch stays:
  * a disk has one more file from then on, pmem and RAM a private mapping.
  */
-int keep_freeze(struct keep *k, struct err *e)
+int keep_freeze(struct keep *k, const VmState *state, struct err *e)
 {
-	int rc = freeze_some(k, true, e);
+	int rc = freeze_some(k, true, false, e);
 
-	return rc < 0 ? rc : freeze_some(k, false, e);
+	if (rc == 0)
+		rc = freeze_some(k, false, false, e);
+	return rc < 0 ? rc : freeze_memories(k, state, e);
 }
 
 int keep_settle(struct keep *k, struct err *e)
 {
 	int rc = 0;
 
+	handover_finish(k->machine);
 	for (unsigned i = 0; rc == 0 && i < k->n; i++) {
 		struct kept *it = &k->item[i];
 
@@ -639,6 +689,7 @@ int keep_commit(const struct keep *k, struct publisher *p, int manifest_fd, int 
 
 void keep_drop(struct keep *k)
 {
+	handover_finish(k->machine);
 	for (unsigned i = 0; i < k->n; i++) {
 		struct kept *it = &k->item[i];
 

@@ -54,6 +54,7 @@ struct keep {
 	struct machine *machine;
 	unsigned n;
 	struct kept item[KEEP_MAX]; /* RAM first */
+	const char *way;	    /* how memory was frozen: "hand-over", "slot-swap" or "copy" */
 };
 
 /* True where a snapshot under m->disk_policy keeps the content of this device. */
@@ -72,9 +73,13 @@ int keep_ask(const struct keep *k, struct publisher *p, const char *name, struct
 /* The same, for any name in the store, and waits for the answer: 0 or a negative errno. */
 int keep_check(const struct keep *k, struct publisher *p, struct err *e);
 
-/* Each 0 or a negative errno with words. After a failure: keep_drop(). */
+/*
+ * Each 0 or a negative errno with words. After a failure: keep_drop(). `state` has just
+ * been taken: by it, another VM goes on with the guest over the frozen memory
+ * (handover.h), where that could be prepared.
+ */
 int keep_prepare(struct keep *k, struct publisher *p, struct err *e);
-int keep_freeze(struct keep *k, struct err *e);
+int keep_freeze(struct keep *k, const VmState *state, struct err *e);
 int keep_settle(struct keep *k, struct err *e);
 
 /*

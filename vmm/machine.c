@@ -103,6 +103,7 @@ void machine_destroy(struct machine *m)
 	for (unsigned i = 0; i < m->nio; i++)
 		iothread_hold(&m->io[i]);
 	chardev_flush(&m->console);
+	handover_end(m);
 	/* The vm first: pmem devices own what its slots show. */
 	if (m->vm.fd >= 0)
 		vm_destroy(&m->vm);
@@ -211,6 +212,16 @@ unsigned machine_holds(struct machine *m)
 	return holds;
 }
 
+int64_t machine_resumed_ns(struct machine *m)
+{
+	int64_t ns;
+
+	pthread_mutex_lock(&m->lock);
+	ns = m->resumed_ns;
+	pthread_mutex_unlock(&m->lock);
+	return ns;
+}
+
 void machine_post(struct machine *m, enum machine_event event, enum hold why)
 {
 	const uint64_t one = 1;
@@ -244,6 +255,18 @@ unsigned machine_take_events(struct machine *m)
 	m->events = 0;
 	pthread_mutex_unlock(&m->lock);
 	return events;
+}
+
+void machine_exchange_vm(struct machine *m, struct vm *vm)
+{
+	struct vm old;
+
+	/* Threads that post an event kick the vCPUs of the one that they find. */
+	pthread_mutex_lock(&m->lock);
+	old = m->vm;
+	m->vm = *vm;
+	pthread_mutex_unlock(&m->lock);
+	*vm = old;
 }
 
 void machine_tell_paused(struct machine *m)
@@ -388,7 +411,7 @@ static int save_devices(struct machine *m, VmState *s)
 	return 0;
 }
 
-int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e)
+int machine_take_state(struct machine *m, VmState **state, struct err *e)
 {
 	VmState *s = malloc(sizeof(*s));
 	int rc;
@@ -399,6 +422,18 @@ int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err
 	/* Devices first: putting them in order may raise interrupts. */
 	rc = save_devices(m, s);
 	rc = rc < 0 ? err_sys(e, -rc, "cannot take the devices' state") : vm_save(&m->vm, s, e);
+	if (rc == 0)
+		*state = s;
+	else
+		proto_state_free(s);
+	return rc;
+}
+
+int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e)
+{
+	VmState *s = NULL;
+	int rc = machine_take_state(m, &s, e);
+
 	if (rc == 0)
 		rc = proto_state_encode(s, buf, len, e);
 	proto_state_free(s);

@@ -1,6 +1,6 @@
 /*
  * The machine: RAM, devices, what it booted, and the struct vm that runs it at
- * the moment. A reset or a restore gives it another struct vm; the machine stays.
+ * the moment. A reset, a restore or a save gives it another struct vm; the machine stays.
  *
  * Threads: one for each vCPU (cpu.c), iothreads for the virtio devices, and the
  * main thread, which owns everything else here. The main thread touches vm, ram
@@ -11,11 +11,13 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base.h"
 #include "base/text.h"
 #include "boot.h"
 #include "chardev.h"
+#include "handover.h"
 #include "i8042.h"
 #include "iothread.h"
 #include "options.h"
@@ -64,6 +66,7 @@ struct cpu {
 	unsigned index;
 	pthread_t thread;
 	bool started;
+	pid_t tid;	 /* the thread's; set before it parks first */
 	bool retry_mmio; /* its pending exit is an access to RAM, to be done again */
 	uint64_t exits[COUNT_KINDS];
 };
@@ -71,7 +74,9 @@ struct cpu {
 struct machine {
 	struct timing *timing; /* of the start; NULL: nobody asks */
 	struct kvm_host kvm;
-	struct vm vm;
+	struct vm vm; /* exchanged under lock */
+	struct handover handover;
+	enum freeze_way freeze;
 	struct ram ram;
 	struct pageset dirty;	       /* pages of RAM that have changed since the base: dirty.h */
 	struct ram *pmem[VM_PMEM_MAX]; /* their devices', in the order of their addresses */
@@ -102,9 +107,10 @@ struct machine {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	/* under lock: */
-	unsigned holds;	 /* enum hold bits */
-	unsigned parked; /* vCPU threads that wait outside KVM_RUN */
-	unsigned events; /* enum machine_event bits, not yet taken */
+	unsigned holds;	    /* enum hold bits */
+	unsigned parked;    /* vCPU threads that wait outside KVM_RUN */
+	unsigned events;    /* enum machine_event bits, not yet taken */
+	int64_t resumed_ns; /* CLOCK_MONOTONIC: when the last vCPU went on, the last time */
 	bool quit;
 	struct memory_fault fault;
 	char failure[256];
@@ -175,6 +181,9 @@ void machine_hold(struct machine *m, enum hold why);
 void machine_release(struct machine *m, unsigned why);
 unsigned machine_holds(struct machine *m);
 
+/* When the last vCPU went on after the last hold, CLOCK_MONOTONIC in ns; 0: none has yet. */
+int64_t machine_resumed_ns(struct machine *m);
+
 /* Any thread: as hold, but does not wait; and posts the event to the main thread. */
 void machine_post(struct machine *m, enum machine_event event, enum hold why);
 
@@ -196,6 +205,8 @@ int machine_boot(struct machine *m, struct err *e);
  * the vm; preflight is restore.c's. 0 or a negative errno.
  */
 int machine_save_state(struct machine *m, uint8_t **buf, size_t *len, struct err *e);
+/* The same before it is encoded, for proto_state_free(). */
+int machine_take_state(struct machine *m, VmState **state, struct err *e);
 int machine_load_state(struct machine *m, const VmState *state, struct err *e);
 
 /*
@@ -207,6 +218,9 @@ int machine_renew_generation(struct machine *m, struct err *e);
 
 /* Tells the guest that time has passed unseen (KVM_KVMCLOCK_CTRL). vCPUs held. */
 void machine_tell_paused(struct machine *m);
+
+/* Everything is held: *vm runs the machine from now on, and is what has run it until now. */
+void machine_exchange_vm(struct machine *m, struct vm *vm);
 
 /* All memory in the order of its slots (vm.h): RAM, then pmem. Returns how many. */
 unsigned machine_memories(struct machine *m, struct ram *memory[VM_MEMORIES_MAX]);

@@ -91,6 +91,7 @@ static int init_machine(struct program *p, unsigned ncpus, struct err *e)
 	output = machine_init(&p->machine, ncpus, output, e);
 	p->machine.timing = &p->timing;
 	p->machine.disk_policy = (enum disk_policy)p->options.disk_policy;
+	p->machine.freeze = (enum freeze_way)p->options.freeze;
 	timing_mark(&p->timing, "kvm");
 	return output;
 }

@@ -114,11 +114,11 @@ static void on_saved(void *arg, int rc, const struct save_result *result, const 
 		answer = failed(*e->text ? e->text : strerror(-rc));
 		log_error("%s was not saved: %s", mon->save_name, e->text);
 	} else {
-		answer = json_pack("{s:b, s:s, s:o, s:o, s:I}", "ok", 1, "id",
+		answer = json_pack("{s:b, s:s, s:o, s:o, s:I, s:s}", "ok", 1, "id",
 				   uuid_format(result->id, id), "name",
 				   monitor_string(mon->save_name), "path",
 				   monitor_string(result->path), "pause_us",
-				   (json_int_t)(result->pause_ns / 1000));
+				   (json_int_t)(result->pause_ns / 1000), "freeze", result->freeze);
 		if (result->copied)
 			add_copied(answer, result);
 		if (*result->notices)

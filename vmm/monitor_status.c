@@ -182,6 +182,11 @@ json_t *monitor_status(struct monitor *mon)
 		json_object_set_new(j, "parent", json_string(uuid_format(m->base.id, parent)));
 	json_object_set_new(j, "save",
 			    json_string(mon->save.phase == SAVE_IDLE ? "none" : "under way"));
+	if (mon->save.phase == SAVE_PUBLISHING) {
+		json_object_set_new(j, "save_pause_us",
+				    json_integer((json_int_t)(mon->save.pause_ns / 1000)));
+		json_object_set_new(j, "save_freeze", json_string(mon->save.keep.way));
+	}
 	if (mon->save.phase == SAVE_PUBLISHING && mon->save.bytes_total) {
 		json_object_set_new(j, "save_bytes_done",
 				    json_integer((json_int_t)mon->save.bytes_done));

@@ -308,16 +308,45 @@ static bool wanted(const struct kvm_host *host, const Msr *m)
 	return fate == MSR_LOAD || fate == MSR_MISSING;
 }
 
+/* The saved MSR of that index, or NULL. */
+static const Msr *find(const VcpuState *s, uint32_t index)
+{
+	for (size_t i = 0; i < s->n_msr; i++)
+		if (s->msr[i]->index == index)
+			return s->msr[i];
+	return NULL;
+}
+
 /*
- * TSC_DEADLINE is armed against the TSC: it goes in when all others are there.
  * One of 0 has perhaps just fired, and the interrupt is nowhere in the state: the
  * saved TSC, which has passed, makes it fire again. One too many is harmless.
  */
-int msr_load(const struct kvm_host *host, int vcpu_fd, const VcpuState *s, struct err *e)
+static struct kvm_msr_entry deadline_of(const VcpuState *s)
+{
+	const Msr *deadline = find(s, MSR_TSC_DEADLINE), *tsc = find(s, MSR_TSC);
+	struct kvm_msr_entry m = { .index = MSR_TSC_DEADLINE };
+
+	m.data = deadline && deadline->data ? deadline->data : tsc ? tsc->data : 0;
+	return m;
+}
+
+int msr_load_deadline(int vcpu_fd, const VcpuState *s)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = { .head.nmsrs = 1, .entry = deadline_of(s) };
+	int rc = find(s, MSR_TSC_DEADLINE) ? kvm_ioctl(vcpu_fd, KVM_SET_MSRS, &one) : 1;
+
+	/* One that is refused was so before: msr_load() has said what there is to say. */
+	return rc < 0 ? rc : 0;
+}
+
+/* TSC_DEADLINE is armed against the TSC: it goes in when all others are there. */
+int msr_load(const struct kvm_host *host, int vcpu_fd, const VcpuState *s, const uint64_t *tsc,
+	     struct err *e)
 {
 	auto_free struct msr_batch *batch = calloc(1, sizeof(*batch));
-	const Msr *deadline = NULL;
-	uint64_t tsc = 0;
 	int rc = 0;
 
 	if (!batch)
@@ -325,23 +354,32 @@ int msr_load(const struct kvm_host *host, int vcpu_fd, const VcpuState *s, struc
 	for (size_t i = 0; rc == 0 && i < s->n_msr; i++) {
 		const Msr *m = s->msr[i];
 
-		if (m->index == MSR_TSC)
-			tsc = m->data;
-		if (m->index == MSR_TSC_DEADLINE)
-			deadline = m;
 		if (m->index == MSR_TSC_DEADLINE || !wanted(host, m))
 			continue;
 		batch->entry[batch->head.nmsrs].index = m->index;
-		batch->entry[batch->head.nmsrs].data = m->data;
+		batch->entry[batch->head.nmsrs].data = tsc && m->index == MSR_TSC ? *tsc : m->data;
 		if (++batch->head.nmsrs == MSR_BATCH)
 			rc = load_batch(vcpu_fd, batch, e);
 	}
 	if (rc == 0)
 		rc = load_batch(vcpu_fd, batch, e);
-	if (rc < 0 || !deadline)
+	if (rc < 0 || !find(s, MSR_TSC_DEADLINE))
 		return rc;
 	batch->head.nmsrs = 1;
-	batch->entry[0].index = MSR_TSC_DEADLINE;
-	batch->entry[0].data = deadline->data ? deadline->data : tsc;
+	batch->entry[0] = deadline_of(s);
 	return load_batch(vcpu_fd, batch, e);
+}
+
+int msr_read(int vcpu_fd, uint32_t index, uint64_t *value)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = { .head.nmsrs = 1, .entry.index = index };
+	int rc = kvm_ioctl(vcpu_fd, KVM_GET_MSRS, &one);
+
+	if (rc != 1)
+		return rc < 0 ? rc : -EINVAL;
+	*value = one.entry.data;
+	return 0;
 }

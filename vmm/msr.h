@@ -9,9 +9,10 @@
 #include "kvm.h"
 #include "proto/state.h"
 
-#define MSR_TSC		 0x10
-#define MSR_TSC_ADJUST	 0x3b
-#define MSR_TSC_DEADLINE 0x6e0
+#define MSR_TSC		   0x10
+#define MSR_TSC_ADJUST	   0x3b
+#define MSR_TSC_DEADLINE   0x6e0
+#define MSR_KVM_STEAL_TIME 0x4b564d03
 
 /* "IA32_XSS (0xda0)", or its number alone, into room; returns it. */
 #define MSR_NAME_MAX 48
@@ -32,8 +33,15 @@ enum msr_fate msr_fate(const struct kvm_msr_list *host, const Msr *m);
 int msr_save(const struct kvm_host *host, int vcpu_fd, VcpuState *s);
 
 /*
- * The reverse, TSC_DEADLINE last. One that this host does not take is left out
- * and logged where that is of no consequence. 0, or a negative errno with words
- * that name the MSR.
+ * The reverse, TSC_DEADLINE last. `tsc`: in place of the saved TSC, NULL: that one.
+ * One that this host does not take is left out and logged where that is of no
+ * consequence. 0, or a negative errno with words that name the MSR.
  */
-int msr_load(const struct kvm_host *host, int vcpu_fd, const VcpuState *s, struct err *e);
+int msr_load(const struct kvm_host *host, int vcpu_fd, const VcpuState *s, const uint64_t *tsc,
+	     struct err *e);
+
+/* TSC_DEADLINE once more, when the TSC has been set in another way. 0 or a negative errno. */
+int msr_load_deadline(int vcpu_fd, const VcpuState *s);
+
+/* One MSR of a vCPU. 0 or a negative errno. */
+int msr_read(int vcpu_fd, uint32_t index, uint64_t *value);

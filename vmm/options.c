@@ -30,6 +30,8 @@ const struct opt options_table[] = {
 	{ "balloon", 0, OPT_FLAG, AT(balloon), NULL, "give memory that the guest frees back" },
 	{ "disk-policy", 0, OPT_CHOICE, AT(disk_policy), "keep|external",
 	  "whether snapshots keep writable disks (keep)" },
+	{ "freeze", 0, OPT_CHOICE, AT(freeze), "handover|slots",
+	  "how a save freezes RAM: by a second VM, or by moving its slots (handover)" },
 	{ "cpu", 0, OPT_STRING, AT(cpu), "MODEL",
 	  "host, or x86-64-v1 to -v4 for mixed hosts (host)" },
 	{ "clock", 0, OPT_CHOICE, AT(clock), "freeze|advance",

@@ -12,6 +12,12 @@ enum disk_policy {
 	DISK_EXTERNAL, /* the user sees to them */
 };
 
+/* How a save freezes RAM that is a file of the machine's own. */
+enum freeze_way {
+	FREEZE_HANDOVER, /* a second VM takes over (handover.h); else by slots */
+	FREEZE_SLOTS,	 /* the memory slots are moved, at a cost that grows with RAM */
+};
+
 struct options {
 	const char *kernel, *initrd, *cmdline;
 	uint64_t memory;				 /* bytes, 0: not given */
@@ -19,6 +25,7 @@ struct options {
 	struct opt_list disk, net, pmem, vsock, console; /* devices.h tells how they are read */
 	bool rng, balloon;
 	uint32_t disk_policy; /* enum disk_policy */
+	uint32_t freeze;      /* enum freeze_way */
 	const char *serial, *control, *memory_backing_file, *store, *restore;
 	const char *cpu; /* NULL: host */
 	unsigned clock;	 /* enum clock_mode */

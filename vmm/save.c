@@ -18,8 +18,7 @@
 
 /* What is taken while the vCPUs are held, besides what is kept (keep.h). */
 struct taken {
-	uint8_t *state; /* encoded */
-	size_t state_len;
+	VmState *state;
 	struct timespec when;
 };
 
@@ -149,27 +148,21 @@ static int describe_machine(struct machine *machine, SnapshotManifest *m)
 	return rc;
 }
 
-/* The CPU as vCPU 0 was shown it, and its TSC, out of the state just taken. */
+/* The CPU as vCPU 0 was shown it, and its TSC, out of the state, which is encoded already. */
 static int describe_cpu(const struct taken *t, SnapshotManifest *m)
 {
-	VmState *state;
-	int rc = proto_state_decode(t->state, t->state_len, &state, NULL);
+	VcpuState *first = t->state->vcpu[0];
 
-	if (rc < 0)
-		return rc;
 	m->cpu = malloc(sizeof(*m->cpu));
-	if (!m->cpu) {
-		proto_state_free(state);
+	if (!m->cpu)
 		return -ENOMEM;
-	}
 	cpu_profile__init(m->cpu);
-	m->tsc_khz = state->vcpu[0]->tsc_khz;
+	m->tsc_khz = first->tsc_khz;
 	/* Taken over, not copied. */
-	m->cpu->cpuid = state->vcpu[0]->cpuid;
-	m->cpu->n_cpuid = state->vcpu[0]->n_cpuid;
-	state->vcpu[0]->cpuid = NULL;
-	state->vcpu[0]->n_cpuid = 0;
-	proto_state_free(state);
+	m->cpu->cpuid = first->cpuid;
+	m->cpu->n_cpuid = first->n_cpuid;
+	first->cpuid = NULL;
+	first->n_cpuid = 0;
 	m->cpu->vendor = calloc(1, 13);
 	if (!m->cpu->vendor)
 		return -ENOMEM;
@@ -274,9 +267,9 @@ static int take_held(struct save *s, struct taken *t, struct err *e)
 		return rc;
 	clock_gettime(CLOCK_REALTIME, &t->when);
 	machine_tell_paused(m);
-	rc = machine_save_state(m, &t->state, &t->state_len, e);
+	rc = machine_take_state(m, &t->state, e);
 	timing_mark(&s->timing, "state");
-	return rc < 0 ? rc : keep_freeze(&s->keep, e);
+	return rc < 0 ? rc : keep_freeze(&s->keep, t->state, e);
 }
 
 /* With the vCPUs running: what devices have under way comes to its end. */
@@ -289,6 +282,15 @@ static int quiesce(struct machine *m, struct err *e)
 		if (m->virtio[i]->ops->quiesce)
 			rc = m->virtio[i]->ops->quiesce(m->virtio[i], e);
 	return rc;
+}
+
+/* Until the vCPUs went on, whenever this thread got to know of that; or stand for another reason.
+ */
+static int64_t pause_since(struct machine *m, int64_t start)
+{
+	const int64_t resumed = machine_resumed_ns(m);
+
+	return (resumed > start ? resumed : now_ns()) - start;
 }
 
 /* Holds devices and vCPUs, takes all, lets them go. */
@@ -310,9 +312,21 @@ static int take(struct save *s, struct taken *t, struct err *e)
 		rc = take_held(s, t, e);
 	timing_mark(&s->timing, "freeze");
 	machine_release(m, HOLD_SAVE);
-	s->pause_ns = now_ns() - start;
+	s->pause_ns = pause_since(m, start);
 	timing_mark(&s->timing, "resume");
 	return rc < 0 ? rc : keep_settle(&s->keep, e);
+}
+
+static int pass_state(const VmState *state, struct err *e)
+{
+	auto_free uint8_t *buf = NULL;
+	size_t len;
+	int rc = proto_state_encode(state, &buf, &len, e);
+
+	if (rc < 0)
+		return rc;
+	rc = memfd_with("state", buf, len);
+	return rc < 0 ? err_sys(e, -rc, "cannot pass the state on") : rc;
 }
 
 static int take_and_commit(struct save *s, struct err *e)
@@ -322,13 +336,10 @@ static int take_and_commit(struct save *s, struct err *e)
 	int rc = take(s, &t, e);
 
 	if (rc == 0)
+		rc = state = pass_state(t.state, e);
+	if (rc >= 0)
 		rc = manifest = make_manifest(s, &t, e);
-	if (rc >= 0) {
-		rc = state = memfd_with("state", t.state, t.state_len);
-		if (rc < 0)
-			rc = err_sys(e, -rc, "cannot pass the state on");
-	}
-	free(t.state);
+	proto_state_free(t.state);
 	if (rc >= 0)
 		rc = keep_commit(&s->keep, s->publisher, manifest, state, e);
 	/* What has changed is the snapshot's, if it comes to be. */
@@ -468,7 +479,9 @@ static void print_timing(const struct save *s, const struct save_result *r)
 static void on_published(struct save *s, const PublishReply *reply, int *fds, size_t nfds)
 {
 	struct machine *m = s->machine;
-	struct save_result result = { .pause_ns = s->pause_ns, .path = reply->path };
+	struct save_result result = { .pause_ns = s->pause_ns,
+				      .path = reply->path,
+				      .freeze = s->keep.way };
 	const struct base_map *added = s->rounds && s->rounds->layer ? &s->rounds->map : NULL;
 	auto_free char *notices = join(reply->notice, reply->n_notice);
 
@@ -479,6 +492,7 @@ static void on_published(struct save *s, const PublishReply *reply, int *fds, si
 	result.notices = notices;
 	timing_mark(&s->timing, "publish");
 	count(s->rounds, &result);
+	timing_note(&s->timing, "freeze", s->keep.way);
 	print_timing(s, &result);
 	finish(s, 0, &result, NULL);
 }

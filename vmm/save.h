@@ -19,9 +19,10 @@
 
 struct save_result {
 	uint8_t id[UUID_SIZE];
-	const char *path; /* where the snapshot is, valid during the call */
-	char *notices;	  /* sentences, one a line, may be empty; valid during the call */
-	int64_t pause_ns; /* first kick to last vCPU running */
+	const char *path;   /* where the snapshot is, valid during the call */
+	char *notices;	    /* sentences, one a line, may be empty; valid during the call */
+	int64_t pause_ns;   /* first kick to last vCPU running */
+	const char *freeze; /* how memory was frozen (keep.h) */
 	/* of RAM that was copied, in rounds (rounds.h): */
 	bool copied, layer;
 	uint64_t pages_changed, pages_left, bytes_written;

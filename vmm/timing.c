@@ -21,6 +21,7 @@ void timing_begin(struct timing *t, const char *what)
 		return;
 	t->what = what;
 	t->n = 0;
+	t->key = NULL;
 	t->begin_ns = t->last_ns = now_ns();
 }
 
@@ -46,6 +47,14 @@ void timing_mark(struct timing *t, const char *name)
 	t->last_ns = now;
 }
 
+void timing_note(struct timing *t, const char *key, const char *value)
+{
+	if (t) {
+		t->key = key;
+		t->value = value;
+	}
+}
+
 void timing_print(const struct timing *t, const struct timing_count *counts, unsigned n)
 {
 	char line[2048];
@@ -63,6 +72,8 @@ void timing_print(const struct timing *t, const struct timing_count *counts, uns
 	fprintf(f, "}, \"total_us\": %lld", (long long)((t->last_ns - t->begin_ns) / 1000));
 	for (unsigned i = 0; i < n; i++)
 		fprintf(f, ", \"%s\": %lld", counts[i].key, (long long)counts[i].value);
+	if (t->key)
+		fprintf(f, ", \"%s\": \"%s\"", t->key, t->value);
 	fprintf(f, "}\n");
 	fclose(f);
 	/* Whole, as a line of the log is. */

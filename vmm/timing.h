@@ -18,6 +18,7 @@ struct timing {
 	bool on;
 	const char *what; /* "boot", "restore", "save" */
 	int64_t begin_ns, last_ns;
+	const char *key, *value; /* of a note, NULL: there is none */
 	unsigned n;
 	struct {
 		const char *name;
@@ -30,6 +31,9 @@ void timing_begin(struct timing *t, const char *what);
 
 /* Ends the phase `name`; a name that is there already gets the time added. */
 void timing_mark(struct timing *t, const char *name);
+
+/* A word beside the numbers; key and value are kept, not copied. */
+void timing_note(struct timing *t, const char *key, const char *value);
 
 /* Prints the line, with n more values. */
 struct timing_count {

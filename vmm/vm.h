@@ -2,7 +2,7 @@
  * A KVM virtual machine: descriptors, memory slots, interrupt controllers and
  * the vCPUs' run areas. It knows nothing of devices, boot or snapshots: that is
  * struct machine's (machine.h), which can exchange one struct vm for another
- * (a reset builds a fresh one over the same RAM).
+ * (a reset builds a fresh one over the same RAM, a save one over frozen RAM).
  *
  * Any thread may set it up; KVM_RUN is only called by a vCPU's own thread.
  */
@@ -90,3 +90,10 @@ int vm_check_state(const VmState *state, struct err *e);
 
 /* The reverse, into a VM fresh from vm_create(). 0, -EINVAL or another errno. */
 int vm_load(struct vm *vm, const VmState *state, struct err *e);
+
+/*
+ * As vm_load(), where this VM takes the place of `from`, whose state was just taken:
+ * TSCs and kvmclock go on from `from`'s as they are now, and the vCPUs have been given
+ * their CPUID. `from` is not changed. 0 or a negative errno.
+ */
+int vm_take_over(struct vm *vm, const struct vm *from, const VmState *state, struct err *e);

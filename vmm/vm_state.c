@@ -21,12 +21,12 @@
 #include "cpuid.h"
 #include "msr.h"
 #include "preflight.h"
+#include "vm_time.h"
 
 #define PART_VERSION  1
 #define XSAVE_MAX     (1U << 20)
-#define XSTATE_BV_AT  512   /* in an XSAVE area (Intel SDM 1, 13.4.2) */
-#define TSC_APART_MS  10000 /* no restore takes longer from one call to the next */
-#define XSTATE_LEGACY 3	    /* x87 and SSE: every CPU has them */
+#define XSTATE_BV_AT  512 /* in an XSAVE area (Intel SDM 1, 13.4.2) */
+#define XSTATE_LEGACY 3	  /* x87 and SSE: every CPU has them */
 
 /* struct kvm_sregs2 is an extension of struct kvm_sregs that ends otherwise. */
 #define VCPU_PART(field_, type_, get_, set_, name_)                                                \
@@ -248,13 +248,15 @@ static int set_tsc_khz(const struct vm *vm, int fd, uint32_t saved, struct err *
 	return rc < 0 ? err_sys(e, -rc, "cannot set the TSC to %u kHz", saved) : 0;
 }
 
-static int load_vcpu(struct vm *vm, const VcpuState *s, struct err *e)
+/* `from`: the VM whose place this one takes, NULL: it is a restored one. */
+static int load_vcpu(struct vm *vm, const VcpuState *s, const struct vm *from, struct err *e)
 {
 	const int fd = vm->vcpu[s->id].fd;
 	struct kvm_mp_state mp = { .mp_state = s->mp_state };
+	uint64_t tsc = 0;
 	int rc = set_tsc_khz(vm, fd, s->tsc_khz, e);
 
-	if (rc == 0)
+	if (rc == 0 && !from)
 		rc = set_cpuid(fd, s, e);
 	if (rc == 0) {
 		rc = kvm_ioctl(fd, KVM_SET_MP_STATE, &mp);
@@ -268,8 +270,10 @@ static int load_vcpu(struct vm *vm, const VcpuState *s, struct err *e)
 		if (rc == 0 && vcpu_parts[i].set == KVM_SET_SREGS2)
 			rc = set_xsave(vm, fd, s, e);
 	}
+	if (rc == 0 && from && vm_time_tsc(from, s->id, &tsc) < 0)
+		tsc = 0;
 	if (rc == 0)
-		rc = msr_load(vm->host, fd, s, e);
+		rc = msr_load(vm->host, fd, s, tsc ? &tsc : NULL, e);
 	if (rc == 0)
 		rc = set_part(fd, &vcpu_events, s, e);
 	return rc;
@@ -333,110 +337,6 @@ static int load_chips(int fd, const KvmState *k, struct err *e)
 	return 0;
 }
 
-/* The flags of KVM_GET_CLOCK, kept, would make the clock jump by the time away. */
-static int load_clock(int fd, const KvmState *k, struct err *e)
-{
-	struct kvm_clock_data clock;
-	int rc;
-
-	if (k->clock.len != sizeof(clock))
-		return err_refuse(e, EINVAL, "the saved clock has %zu bytes, not %zu", k->clock.len,
-				  sizeof(clock));
-	memcpy(&clock, k->clock.data, sizeof(clock));
-	clock.flags = 0;
-	rc = kvm_ioctl(fd, KVM_SET_CLOCK, &clock);
-	return rc < 0 ? err_sys(e, -rc, "this host's KVM does not take the saved clock") : 0;
-}
-
-/* ---- the vCPUs' TSCs, beside each other ---- */
-
-/* A vCPU's TSC offset, got or set. -ENXIO: this KVM does not let it be seen. */
-static int tsc_offset(const struct vm *vm, unsigned id, unsigned long request, uint64_t *offset)
-{
-	struct kvm_device_attr attr = {
-		.group = KVM_VCPU_TSC_CTRL,
-		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (uintptr_t)offset,
-	};
-	const int fd = vm->vcpu[id].fd;
-
-	return kvm_ioctl(fd, KVM_HAS_DEVICE_ATTR, &attr) < 0 ? -ENXIO
-							     : kvm_ioctl(fd, request, &attr);
-}
-
-static int read_offsets(const struct vm *vm, uint64_t offset[VM_VCPUS_MAX])
-{
-	int rc = 0;
-
-	for (unsigned i = 0; rc == 0 && i < vm->nvcpus; i++)
-		rc = tsc_offset(vm, i, KVM_GET_DEVICE_ATTR, &offset[i]);
-	return rc;
-}
-
-/*
- * The vCPUs' TSC MSRs are read one after the other, so their values say nothing
- * of how the TSCs stand to each other; the offsets do. On a host whose own TSC
- * is unstable KVM computes them anew at each ioctl: what changes from one look to
- * the next is noise, and such TSCs are taken for equal.
- */
-static void save_tsc_apart(const struct vm *vm, VmState *s)
-{
-	uint64_t offset[VM_VCPUS_MAX], again[VM_VCPUS_MAX];
-
-	if (vm->nvcpus < 2 || read_offsets(vm, offset) < 0 || read_offsets(vm, again) < 0 ||
-	    memcmp(offset, again, vm->nvcpus * sizeof(offset[0])) != 0)
-		return;
-	for (unsigned i = 1; i < vm->nvcpus; i++)
-		s->vcpu[i]->tsc_apart = (int64_t)(offset[i] - offset[0]);
-}
-
-/*
- * Written by MSR, each vCPU's TSC would stand a little apart, and clocks run
- * backwards between them: all stand to vCPU 0's as they did. Where KVM does not
- * let the offset be set, it takes MSR writes within a second of each other for
- * equal ones (kvm_synchronize_tsc()).
- */
-static int load_tsc_apart(const struct vm *vm, const VmState *s, struct err *e)
-{
-	uint64_t first;
-	int rc = vm->nvcpus < 2 ? -ENXIO : tsc_offset(vm, 0, KVM_GET_DEVICE_ATTR, &first);
-
-	if (rc == -ENXIO)
-		return 0;
-	for (unsigned i = 1; rc == 0 && i < vm->nvcpus; i++) {
-		uint64_t offset = first + (uint64_t)s->vcpu[i]->tsc_apart;
-
-		rc = tsc_offset(vm, i, KVM_SET_DEVICE_ATTR, &offset);
-	}
-	return rc < 0 ? err_sys(e, -rc, "cannot set the vCPUs' TSC offsets") : 0;
-}
-
-/*
- * A KVM that cannot trap RDTSC (PVM) leaves the guest the host's TSC, whatever is
- * written: no failure, for kvmclock is right all the same, but worth saying.
- */
-static void check_tsc(const struct vm *vm, const VmState *s)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} now = { .head.nmsrs = 1, .entry.index = MSR_TSC };
-	const VcpuState *v = s->vcpu[0];
-	uint64_t apart;
-
-	for (size_t i = 0; i < v->n_msr; i++) {
-		if (v->msr[i]->index != MSR_TSC || v->tsc_khz == 0 ||
-		    kvm_ioctl(vm->vcpu[0].fd, KVM_GET_MSRS, &now) != 1)
-			continue;
-		apart = now.entry.data > v->msr[i]->data ? now.entry.data - v->msr[i]->data
-							 : v->msr[i]->data - now.entry.data;
-		if (apart / v->tsc_khz > TSC_APART_MS)
-			log_info("this host's KVM keeps its own TSC: the guest's has jumped by "
-				 "%llu s",
-				 (unsigned long long)(apart / v->tsc_khz / 1000));
-	}
-}
-
 /* ---- all of it ---- */
 
 static int allocate(const struct vm *vm, VmState *s)
@@ -465,7 +365,7 @@ int vm_save(const struct vm *vm, VmState *state, struct err *e)
 	for (unsigned i = 0; rc >= 0 && i < vm->nvcpus; i++)
 		rc = save_vcpu(vm, i, state->vcpu[i]);
 	if (rc >= 0)
-		save_tsc_apart(vm, state);
+		vm_time_save_apart(vm, state);
 	if (rc >= 0)
 		rc = get_part(vm->fd, &pit_part, state->kvm);
 	if (rc >= 0)
@@ -521,7 +421,7 @@ int vm_check_state(const VmState *state, struct err *e)
 	return rc ? -EINVAL : 0;
 }
 
-int vm_load(struct vm *vm, const VmState *state, struct err *e)
+static int load_vcpus(struct vm *vm, const VmState *state, const struct vm *from, struct err *e)
 {
 	int rc = 0;
 
@@ -529,16 +429,36 @@ int vm_load(struct vm *vm, const VmState *state, struct err *e)
 		return err_refuse(e, EINVAL, "state.bin has %zu vCPUs, the manifest says %u",
 				  state->n_vcpu, vm->nvcpus);
 	for (unsigned i = 0; rc == 0 && i < vm->nvcpus; i++)
-		rc = load_vcpu(vm, state->vcpu[i], e);
+		rc = load_vcpu(vm, state->vcpu[i], from, e);
+	return rc;
+}
+
+int vm_load(struct vm *vm, const VmState *state, struct err *e)
+{
+	int rc = load_vcpus(vm, state, NULL, e);
+
 	if (rc == 0)
-		rc = load_tsc_apart(vm, state, e);
+		rc = vm_time_load_apart(vm, state, e);
 	if (rc == 0)
 		rc = set_part(vm->fd, &pit_part, state->kvm, e);
 	if (rc == 0)
-		rc = load_clock(vm->fd, state->kvm, e);
+		rc = vm_time_load_clock(vm, state->kvm, e);
 	if (rc == 0)
 		rc = load_chips(vm->fd, state->kvm, e);
 	if (rc == 0)
-		check_tsc(vm, state);
+		vm_time_check(vm, state);
+	return rc;
+}
+
+int vm_take_over(struct vm *vm, const struct vm *from, const VmState *state, struct err *e)
+{
+	int rc = load_vcpus(vm, state, from, e);
+
+	if (rc == 0)
+		rc = set_part(vm->fd, &pit_part, state->kvm, e);
+	if (rc == 0)
+		rc = load_chips(vm->fd, state->kvm, e);
+	if (rc == 0)
+		rc = vm_time_take_over(vm, from, state, e);
 	return rc;
 }

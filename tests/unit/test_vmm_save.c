@@ -454,7 +454,7 @@ static void memory_that_cannot_be_written_out_leaves_the_disk_as_it_is(void **st
 	assert_int_equal(close(k.item[0].copy_fd), 0);
 	k.item[0].copy_fd = open("/dev/full", O_RDWR | O_CLOEXEC);
 	machine_hold(m, HOLD_SAVE);
-	assert_true(keep_freeze(&k, &e) < 0);
+	assert_true(keep_freeze(&k, NULL, &e) < 0);
 	machine_release(m, HOLD_SAVE);
 	keep_drop(&k);
 	assert_int_equal(disk_layers(s->work.disk), 1);

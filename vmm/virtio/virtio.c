@@ -48,44 +48,15 @@ void virtio_init(struct virtio *v, const struct virtio_ops *ops, unsigned nqueue
 	v->warned_ns = 0;
 }
 
-/* The eventfds by which a device is connected. */
-struct binding {
-	int irq_fd, kick_fd[VIRTIO_QUEUES_MAX];
-};
-
-/* Takes them out of the device: it has none. */
-static struct binding take_binding(struct virtio *v)
+static void unbind(struct virtio *v)
 {
-	struct binding b = { .irq_fd = take_fd(&v->irq_fd) };
+	struct virtio_binding b = { take_fd(&v->irq_fd), { 0 } };
 
 	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
 		b.kick_fd[q] = take_fd(&v->kick_fd[q]);
-	return b;
-}
-
-static void put_binding(struct virtio *v, const struct binding *b)
-{
-	v->irq_fd = b->irq_fd;
-	memcpy(v->kick_fd, b->kick_fd, sizeof(v->kick_fd));
-}
-
-static void drop_binding(struct virtio *v, const struct binding *b)
-{
-	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++) {
-		if (b->kick_fd[q] < 0)
-			continue;
-		loop_remove(&v->io->loop, b->kick_fd[q]);
-		close(b->kick_fd[q]);
-	}
-	if (b->irq_fd >= 0)
-		close(b->irq_fd);
-}
-
-static void unbind(struct virtio *v)
-{
-	const struct binding b = take_binding(v);
-
-	drop_binding(v, &b);
+	if (v->io)
+		virtio_binding_unwatch(v, &b);
+	virtio_binding_close(&b);
 }
 
 void virtio_fini(struct virtio *v)
@@ -359,40 +330,90 @@ void virtio_close(struct virtio *v)
 	v->ops->close(v);
 }
 
-static int bind_irq(const struct virtio *v, const struct vm *vm, int *fd)
+/* ---- connecting it with a VM ---- */
+
+static int make_eventfd(int *fd)
 {
 	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (*fd < 0)
-		return -errno;
-	return vm ? vm_add_irqfd(vm, v->dev.irq, *fd) : 0;
+	return *fd < 0 ? -errno : 0;
 }
 
-static int bind_queue(struct virtio *v, const struct vm *vm, unsigned q, int *fd)
+static int bind_queue(const struct virtio *v, const struct vm *vm, unsigned q, int *fd)
+{
+	int rc = make_eventfd(fd);
+
+	if (rc < 0 || !vm)
+		return rc;
+	return vm_add_ioeventfd(vm, v->dev.address + VIRTIO_MMIO_QUEUE_NOTIFY, q, *fd);
+}
+
+int virtio_binding_make(const struct virtio *v, const struct vm *vm, struct virtio_binding *b,
+			struct err *e)
+{
+	int rc = make_eventfd(&b->irq_fd);
+
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		b->kick_fd[q] = -1;
+	if (rc == 0 && vm)
+		rc = vm_add_irqfd(vm, v->dev.irq, b->irq_fd);
+	for (unsigned q = 0; rc == 0 && q < v->nqueues; q++)
+		rc = bind_queue(v, vm, q, &b->kick_fd[q]);
+	if (rc == 0)
+		return 0;
+	virtio_binding_close(b);
+	return err_sys(e, -rc, "cannot connect %s with the virtual machine", v->dev.name);
+}
+
+void virtio_binding_close(struct virtio_binding *b)
+{
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		if (b->kick_fd[q] >= 0)
+			close(take_fd(&b->kick_fd[q]));
+	if (b->irq_fd >= 0)
+		close(take_fd(&b->irq_fd));
+}
+
+int virtio_binding_watch(struct virtio *v, const struct virtio_binding *b, struct err *e)
 {
 	int rc = 0;
 
-	*fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (*fd < 0)
-		return -errno;
-	if (vm)
-		rc = vm_add_ioeventfd(vm, v->dev.address + VIRTIO_MMIO_QUEUE_NOTIFY, q, *fd);
-	return rc < 0 ? rc : loop_add(&v->io->loop, *fd, EPOLLIN, on_kick, &v->kicked[q]);
+	for (unsigned q = 0; rc == 0 && q < v->nqueues; q++)
+		rc = loop_add(&v->io->loop, b->kick_fd[q], EPOLLIN, on_kick, &v->kicked[q]);
+	if (rc == 0)
+		return 0;
+	virtio_binding_unwatch(v, b);
+	return err_sys(e, -rc, "cannot connect %s with its thread", v->dev.name);
+}
+
+void virtio_binding_unwatch(struct virtio *v, const struct virtio_binding *b)
+{
+	for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
+		loop_remove(&v->io->loop, b->kick_fd[q]);
+}
+
+void virtio_binding_exchange(struct virtio *v, struct virtio_binding *b)
+{
+	struct virtio_binding old = { .irq_fd = v->irq_fd };
+
+	memcpy(old.kick_fd, v->kick_fd, sizeof(old.kick_fd));
+	virtio_binding_unwatch(v, &old);
+	v->irq_fd = b->irq_fd;
+	memcpy(v->kick_fd, b->kick_fd, sizeof(v->kick_fd));
+	*b = old;
 }
 
 int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e)
 {
-	const struct binding old = take_binding(v);
-	int rc = bind_irq(v, vm, &v->irq_fd);
+	struct virtio_binding b;
+	int rc = virtio_binding_make(v, vm, &b, e);
 
-	for (unsigned q = 0; rc == 0 && q < v->nqueues; q++)
-		rc = bind_queue(v, vm, q, &v->kick_fd[q]);
-	if (rc == 0) {
-		drop_binding(v, &old);
-		return 0;
-	}
-	unbind(v);
-	put_binding(v, &old);
-	return err_sys(e, -rc, "cannot connect %s with the virtual machine", v->dev.name);
+	if (rc < 0)
+		return rc;
+	rc = virtio_binding_watch(v, &b, e);
+	if (rc == 0)
+		virtio_binding_exchange(v, &b);
+	virtio_binding_close(&b);
+	return rc;
 }
 
 void virtio_restored(struct virtio *v)

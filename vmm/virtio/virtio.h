@@ -205,6 +205,30 @@ void virtio_close(struct virtio *v);
 int virtio_bind(struct virtio *v, const struct vm *vm, struct err *e);
 
 /*
+ * The same in steps, for a VM that is made ready while another one runs the guest:
+ *
+ *	make	 eventfds, connected with vm; the device knows nothing of them yet
+ *	watch	 by the device's iothread as well as those that it has. 0, or a
+ *		 negative errno, and it watches none of them
+ *	exchange they are the device's, which watches them already, and *b is what
+ *		 it had. unwatch: it does not become so
+ *	close	 what is in *b
+ *
+ * All but make and close: everything is held.
+ */
+struct virtio_binding {
+	int irq_fd;
+	int kick_fd[VIRTIO_QUEUES_MAX]; /* -1: there is no such queue */
+};
+
+int virtio_binding_make(const struct virtio *v, const struct vm *vm, struct virtio_binding *b,
+			struct err *e);
+void virtio_binding_close(struct virtio_binding *b);
+int virtio_binding_watch(struct virtio *v, const struct virtio_binding *b, struct err *e);
+void virtio_binding_unwatch(struct virtio *v, const struct virtio_binding *b);
+void virtio_binding_exchange(struct virtio *v, struct virtio_binding *b);
+
+/*
  * The machine goes on after a hold or a restore: every queue is looked at again,
  * and an interrupt that the guest has not acknowledged is raised again.
  */
