@@ -96,5 +96,12 @@ int keep_commit(const struct keep *k, struct publisher *p, int manifest_fd, int 
 /* The same for the layers of RAM, if it is saved as one more. 0 or a negative errno. */
 int keep_describe_layers(const struct keep *k, SnapshotManifest *manifest);
 
+/*
+ * The descriptors of RAM as a commit has them: its file; or the maps, a new file that is the
+ * caller's (*maps_fd), and the layers' files. Into fds[], of MANIFEST_LAYERS_MAX + 2. 0 or a
+ * negative errno.
+ */
+int keep_list_ram(const struct keep *k, int fds[], size_t *n, int *maps_fd, struct err *e);
+
 /* Undoes what was only prepared, closes and frees the rest. */
 void keep_drop(struct keep *k);

@@ -80,7 +80,7 @@ static int clear_log(const struct vm *vm, uint32_t slot, uint64_t *bits, uint64_
 
 int vm_take_dirty(const struct vm *vm, unsigned which, const struct ram *ram, uint64_t *bits)
 {
-	auto_free uint64_t *log = malloc((ram->size / RAM_PAGE + 63) / 64 * sizeof(*log));
+	auto_free uint64_t *log = calloc((ram->size / RAM_PAGE + 63) / 64, sizeof(*log));
 	int rc = log ? 0 : -ENOMEM;
 
 	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++) {

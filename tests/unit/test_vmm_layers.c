@@ -141,7 +141,7 @@ static void map_layers(struct layered *l, struct ram *ram)
 	struct flat flat = { .n = l->flat.n, .pages = PAGES };
 	struct err e = { 0 };
 
-	flat.run = malloc(flat.n * sizeof(*flat.run));
+	flat.run = calloc(flat.n + 1, sizeof(*flat.run));
 	memcpy(flat.run, l->flat.run, flat.n * sizeof(*flat.run));
 	if (ram_map_layers(ram, l->fd, l->n, &flat, SIZE, &e) < 0)
 		fail_msg("%s", e.text);
