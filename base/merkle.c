@@ -300,7 +300,8 @@ static void *work(void *arg)
 /* All groups, by this thread and, where that pays, by others. */
 static int do_groups(struct build *b)
 {
-	const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	/* Asking reads a file: not for what is small. */
+	const long processors = b->ngroups > 1 ? sysconf(_SC_NPROCESSORS_ONLN) : 1;
 	pthread_t thread[THREADS_MAX];
 	unsigned started = 0;
 

@@ -25,27 +25,80 @@ json_t *cli_number(uint64_t v)
 	return v <= INT64_MAX ? json_integer((json_int_t)v) : json_real((double)v);
 }
 
-json_t *cli_row_json(const struct cat_row *row)
+/* A value of its own kind, as text; false: no memory. Drops the reference. */
+static bool print_value(FILE *out, json_t *value)
+{
+	const bool printed = value && json_dumpf(value, out, JSON_ENCODE_ANY) == 0;
+
+	json_decref(value);
+	return printed;
+}
+
+static bool print_bytes(FILE *out, const char *key, uint64_t v)
+{
+	fprintf(out, "    \"%s\": ", key);
+	/* As cli_number() has it: jansson is left out where there are many. */
+	if (v > INT64_MAX ? !print_value(out, cli_number(v)) : fprintf(out, "%" PRIu64, v) < 0)
+		return false;
+	return fputs(",\n", out) >= 0;
+}
+
+/* Of text that needs no escapes; NULL: null. */
+static void print_plain(FILE *out, const char *key, const char *text)
+{
+	const char *quote = text ? "\"" : "";
+
+	fprintf(out, "    \"%s\": %s%s%s,\n", key, quote, text ? text : "null", quote);
+}
+
+/*
+ * The members of a row's object, from "name" on. It is written as it goes, for there may be
+ * 100,000 of them; nothing but `problem` can hold what JSON has to escape (names and the
+ * architecture are plain). False: no memory, or it cannot be written.
+ */
+static bool print_row(FILE *out, const struct cat_row *row)
 {
 	char id[UUID_TEXT_MAX], parent[UUID_TEXT_MAX], created[TEXT_TIME_MAX],
 		verified[TEXT_TIME_MAX];
-	bool known = is_known(row->id);
+	bool known = is_known(row->id), printed;
 
-	uuid_format(row->id, id);
-	uuid_format(row->parent, parent);
+	print_plain(out, "name", row->name);
+	print_plain(out, "id", known ? uuid_format(row->id, id) : NULL);
 	text_format_time(row->created_seconds, row->created_nanos, created);
+	print_plain(out, "created_at", known ? created : NULL);
+	print_plain(out, "architecture", row->architecture);
+	printed = print_bytes(out, "memory_bytes", row->memory_bytes);
+	fprintf(out, "    \"vcpus\": %" PRIu32 ",\n", row->vcpus);
+	print_plain(out, "parent", row->has_parent ? uuid_format(row->parent, parent) : NULL);
+	print_plain(out, "parent_name", *row->parent_name ? row->parent_name : NULL);
+	fprintf(out, "    \"layers\": %" PRIu32 ",\n", row->layers);
+	printed = printed && print_bytes(out, "stored_bytes", row->stored_bytes) &&
+		  print_bytes(out, "unique_bytes", row->unique_bytes);
+	fputs("    \"tags\": [],\n", out);
+	print_plain(out, "status", cat_status_word(row->status));
+	fputs("    \"problem\": ", out);
+	printed =
+		printed && print_value(out, *row->problem ? cli_string(row->problem) : json_null());
+	fputs(",\n    \"verified_at\": ", out);
 	text_format_time(row->verified_at, 0, verified);
-	return json_pack(
-		"{s:s, s:s?, s:s?, s:s, s:o, s:I, s:s?, s:s?, s:I, s:o, s:o, s:[], s:s, "
-		"s:s?, s:s?}",
-		"name", row->name, "id", known ? id : NULL, "created_at", known ? created : NULL,
-		"architecture", row->architecture, "memory_bytes", cli_number(row->memory_bytes),
-		"vcpus", (json_int_t)row->vcpus, "parent", row->has_parent ? parent : NULL,
-		"parent_name", *row->parent_name ? row->parent_name : NULL, "layers",
-		(json_int_t)row->layers, "stored_bytes", cli_number(row->stored_bytes),
-		"unique_bytes", cli_number(row->unique_bytes), "tags", "status",
-		cat_status_word(row->status), "problem", *row->problem ? row->problem : NULL,
-		"verified_at", row->verified_at ? verified : NULL);
+	fprintf(out, row->verified_at ? "\"%s\"" : "null", verified);
+	return printed && !ferror(out);
+}
+
+json_t *cli_row_json(const struct cat_row *row)
+{
+	auto_free char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+	bool printed;
+
+	if (!out)
+		return NULL;
+	fputs("{\n", out);
+	printed = print_row(out, row);
+	fputs("\n}", out);
+	/* The text is there once it is closed. */
+	return fclose(out) == 0 && printed ? json_loadb(text, len, 0, NULL) : NULL;
 }
 
 json_t *cli_string(const char *text)
@@ -68,25 +121,21 @@ int cli_print_json(json_t *value, struct err *e)
 
 /* --- list --- */
 
-struct listing {
-	json_t *array; /* NULL: a table */
-	size_t n;
-};
-
 static int list_json(void *arg, const struct cat_row *row)
 {
-	struct listing *l = arg;
+	size_t *n = arg;
 
-	return json_array_append_new(l->array, cli_row_json(row)) < 0 ? -ENOMEM : 0;
+	fputs((*n)++ ? "\n  },\n  {\n" : "[\n  {\n", stdout);
+	return print_row(stdout, row) ? 0 : -ENOMEM;
 }
 
 /* Printed as they come; names get the room that most need. */
 static int list_line(void *arg, const struct cat_row *row)
 {
 	char created[TEXT_TIME_MAX] = "-", memory[TEXT_SIZE_MAX], stored[TEXT_SIZE_MAX];
-	struct listing *l = arg;
+	size_t *n = arg;
 
-	if (l->n++ == 0)
+	if ((*n)++ == 0)
 		printf("%-24s %-20s %10s %5s %10s  %-10s %s\n", "NAME", "CREATED", "MEMORY",
 		       "VCPUS", "STORED", "STATUS", "PARENT");
 	if (is_known(row->id)) {
@@ -101,16 +150,17 @@ static int list_line(void *arg, const struct cat_row *row)
 	return 0;
 }
 
+/* Printed as they come: a failure leaves text that is no JSON, and the exit status. */
 int cli_list(struct cli *cli, struct err *e)
 {
-	struct listing l = { .array = cli->args.json ? json_array() : NULL };
-	int rc = cat_index_list(cli->store, cli->args.json ? list_json : list_line, &l, e);
+	const bool json = cli->args.json;
+	size_t n = 0;
+	int rc = cat_index_list(cli->store, json ? list_json : list_line, &n, e);
 
-	if (!cli->args.json)
-		return rc;
-	if (rc == 0)
-		return cli_print_json(l.array, e);
-	json_decref(l.array);
+	if (rc == -ENOMEM && !*e->text)
+		return err_sys(e, ferror(stdout) ? EIO : ENOMEM, "cannot print JSON");
+	if (json && rc == 0)
+		puts(n ? "\n  }\n]" : "[]");
 	return rc;
 }
 

@@ -16,8 +16,12 @@
 struct db_kind {
 	const char *what; /* "the index", for messages */
 	uint32_t application_id;
-	int version;		 /* user_version */
-	const char *schema;	 /* makes an empty database one of this kind */
+	int version; /* user_version */
+	/*
+	 * Makes an empty database one of this kind. Its statements, each with its ';' and
+	 * nothing between them, are compared with what a database says it was made by.
+	 */
+	const char *schema;
 	const char *synchronous; /* "FULL", or "NORMAL" where the last commits may be lost */
 };
 

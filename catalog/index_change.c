@@ -17,6 +17,7 @@ struct renaming {
 
 static int add(struct store *store, void *arg, struct err *e)
 {
+	auto_rows struct cat_rows rows = { .db = store->db };
 	const struct change *c = arg;
 	struct reading r;
 	int rc = cat_reading_take(store, c->name, &r);
@@ -30,7 +31,7 @@ static int add(struct store *store, void *arg, struct err *e)
 		return rc;
 	rc = cat_rows_change(store->db, "DELETE FROM snapshot WHERE name = ?1", c->name, e);
 	if (rc == 0)
-		rc = cat_rows_merge(store->db, &r, e);
+		rc = cat_rows_merge(&rows, &r, e);
 	return cat_db_end(store->db, rc, e);
 }
 

@@ -13,7 +13,7 @@
 #include "catalog/rows.h"
 
 /* Rows handed out at a time: callbacks run without any lock of the store's. */
-#define PAGE 128
+#define PAGE 1024
 
 #define COLUMNS                                                                                    \
 	"s.name, s.id, s.parent, s.created_seconds, s.created_nanos, s.architecture, "             \
@@ -37,8 +37,26 @@ static bool copy_blob(sqlite3_stmt *s, int column, uint8_t *out, size_t size)
 	return true;
 }
 
-static void fill(sqlite3_stmt *s, struct cat_row *row)
+/*
+ * What no row of ours has: a name or number that would be cut when it is read, so
+ * that a walk from row to row never got past it.
+ */
+static bool is_sound(sqlite3_stmt *s)
 {
+	const char *name = (const char *)sqlite3_column_text(s, 0);
+	const int id = sqlite3_column_bytes(s, 1);
+	const int64_t nanos = sqlite3_column_int64(s, 4);
+
+	return name && strlen(name) == (size_t)sqlite3_column_bytes(s, 0) &&
+	       cat_name_check(name, NULL) == 0 && (id == 0 || id == UUID_SIZE) && nanos >= 0 &&
+	       nanos <= 999999999;
+}
+
+/* 0, or -EUCLEAN with words: the index is made again. */
+static int fill(sqlite3_stmt *s, struct cat_row *row, struct err *e)
+{
+	if (!is_sound(s))
+		return err_env(e, EUCLEAN, "the index of the store has a row that is none of ours");
 	memset(row, 0, sizeof(*row));
 	copy_text(s, 0, row->name, sizeof(row->name));
 	copy_blob(s, 1, row->id, UUID_SIZE);
@@ -58,6 +76,7 @@ static void fill(sqlite3_stmt *s, struct cat_row *row)
 	copy_text(s, 14, row->problem, sizeof(row->problem));
 	row->verified_at = sqlite3_column_int64(s, 15);
 	copy_text(s, 16, row->parent_name, sizeof(row->parent_name));
+	return 0;
 }
 
 /* --- list --- */
@@ -97,8 +116,17 @@ static int next_page(struct store *store, void *arg, struct err *e)
 	sqlite3_bind_text(s, 4, last.name, -1, SQLITE_STATIC);
 	sqlite3_bind_int(s, 5, PAGE);
 	p->n = 0;
-	while (p->n < PAGE && (rc = cat_db_step(store->db, s, e)) == 1)
-		fill(s, &p->rows[p->n++]);
+	while (p->n < PAGE && (rc = cat_db_step(store->db, s, e)) == 1) {
+		rc = fill(s, &p->rows[p->n], e);
+		if (rc < 0)
+			break;
+		p->n++;
+	}
+	/* It may be asked once more, of an index made anew: from where this page began. */
+	if (rc < 0 && !p->first) {
+		p->rows[0] = last;
+		p->n = 1;
+	}
 	return rc < 0 ? rc : 0;
 }
 
@@ -143,8 +171,8 @@ static int select_one(struct store *store, const char *where, const struct find 
 	sqlite3_bind_text(s, 1, f->name, -1, SQLITE_STATIC);
 	sqlite3_bind_blob(s, 2, f->id, UUID_SIZE, SQLITE_STATIC);
 	rc = cat_db_step(store->db, s, e);
-	if (rc == 1)
-		fill(s, f->row);
+	if (rc == 1 && fill(s, f->row, e) < 0)
+		rc = -EUCLEAN;
 	return rc;
 }
 

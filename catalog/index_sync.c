@@ -20,7 +20,7 @@
 #include "catalog/internal.h"
 #include "catalog/rows.h"
 
-#define BATCH 512
+#define BATCH 2048
 
 /*
  * A change that follows another within a tick of the kernel's clock leaves the
@@ -32,6 +32,8 @@ struct entry {
 	char *name; /* owned */
 	uint64_t inode;
 };
+
+typedef int64_t fingerprint[FINGERPRINT_WORDS];
 
 struct listing {
 	struct entry *v;
@@ -106,25 +108,48 @@ static int list_dirs(const struct store *store, struct listing *l)
 	return rc;
 }
 
-/* True where the row that `s` stands at says the same as the directory. */
-static bool agrees(struct store *store, sqlite3_stmt *s, const struct entry *dir, enum cat_sync how)
+/*
+ * True where the row that `s` stands at says the same as the directory, and of its
+ * files, unless `now` is NULL: they are not asked about.
+ */
+static bool agrees(sqlite3_stmt *s, const struct entry *dir, const fingerprint *now)
 {
-	int64_t now[FINGERPRINT_WORDS];
-
-	if (how == CAT_SYNC_READ || sqlite3_column_int64(s, 1) != (int64_t)dir->inode ||
-	    sqlite3_column_int(s, 2) || sqlite3_column_int(s, 3))
+	if (sqlite3_column_int64(s, 1) != (int64_t)dir->inode || sqlite3_column_int(s, 2) ||
+	    sqlite3_column_int(s, 3))
 		return false;
-	if (how == CAT_SYNC_QUICK)
-		return true;
-	cat_reading_fingerprint(store, dir->name, now);
-	return sqlite3_column_bytes(s, 4) == sizeof(now) &&
-	       memcmp(sqlite3_column_blob(s, 4), now, sizeof(now)) == 0;
+	return !now || (sqlite3_column_bytes(s, 4) == sizeof(*now) &&
+			memcmp(sqlite3_column_blob(s, 4), now, sizeof(*now)) == 0);
+}
+
+struct looking {
+	const struct store *store;
+	const struct listing *dirs;
+	fingerprint *prints;
+};
+
+static void look_at_one(void *arg, size_t i)
+{
+	const struct looking *l = arg;
+
+	cat_reading_fingerprint(l->store, l->dirs->v[i].name, l->prints[i]);
+}
+
+/* The fingerprints of all: most of the time of a comparison. The caller's; NULL: no memory. */
+static fingerprint *look_at_all(const struct store *store, const struct listing *dirs)
+{
+	struct looking l = { store, dirs, calloc(dirs->n + 1, sizeof(fingerprint)) };
+
+	if (l.prints)
+		cat_share(dirs->n, look_at_one, &l);
+	return l.prints;
 }
 
 /* The names of which row and directory differ: in `changed` and `gone`. */
 static int compare(struct store *store, const struct listing *dirs, enum cat_sync how,
 		   struct listing *changed, struct listing *gone, struct err *e)
 {
+	/* Before there is a read transaction: long ones keep the WAL from ending. */
+	auto_free fingerprint *prints = how == CAT_SYNC_FILES ? look_at_all(store, dirs) : NULL;
 	auto_stmt sqlite3_stmt *s = NULL;
 	size_t i = 0;
 	int rc = cat_db_prepare(store->db,
@@ -132,6 +157,8 @@ static int compare(struct store *store, const struct listing *dirs, enum cat_syn
 				"ORDER BY name",
 				&s, e);
 
+	if (how == CAT_SYNC_FILES && !prints)
+		return err_sys(e, ENOMEM, "cannot read the store %s", store->path);
 	while (rc == 0 && (rc = cat_db_step(store->db, s, e)) == 1) {
 		const char *name = (const char *)sqlite3_column_text(s, 0);
 		int order = -1;
@@ -146,7 +173,8 @@ static int compare(struct store *store, const struct listing *dirs, enum cat_syn
 		if (rc < 0)
 			break;
 		if (i < dirs->n && order == 0) {
-			if (!agrees(store, s, &dirs->v[i], how))
+			if (how == CAT_SYNC_READ ||
+			    !agrees(s, &dirs->v[i], prints ? &prints[i] : NULL))
 				rc = add_entry(changed, name, dirs->v[i].inode);
 			i++;
 		} else if (!sqlite3_column_int(s, 2) || sqlite3_column_int(s, 3)) {
@@ -198,36 +226,61 @@ static int apply_gone(struct store *store, const struct listing *gone, struct er
 	return cat_db_end(store->db, rc, e);
 }
 
-/* Reads up to BATCH directories, then writes their rows in one transaction. */
-static int apply_batch(struct store *store, const struct entry *v, size_t n, struct reading *r,
-		       struct err *e)
+/* What became of reading a directory. */
+struct taken {
+	struct reading r;
+	int rc;
+};
+
+struct reading_batch {
+	struct store *store;
+	const struct entry *v;
+	struct taken *taken;
+};
+
+static void take_one(void *arg, size_t i)
 {
-	size_t got = 0;
+	const struct reading_batch *b = arg;
+
+	b->taken[i].rc = cat_reading_take(b->store, b->v[i].name, &b->taken[i].r);
+}
+
+/* Writes the rows of those that are still what was read. Within a transaction. */
+static int merge_batch(struct store *store, const struct taken *t, size_t n, struct err *e)
+{
+	auto_rows struct cat_rows rows = { .db = store->db };
 	int rc = 0;
 
-	for (size_t i = 0; i < n; i++) {
-		rc = cat_reading_take(store, v[i].name, &r[got]);
-		if (rc < 0 && rc != -ENOENT)
-			return err_sys(e, -rc, "cannot read snapshot %s", v[i].name);
-		if (rc == 0)
-			got++;
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		uint64_t inode;
+
+		if (t[i].rc == 0 && dir_is(store, t[i].r.row.name, &inode) && inode == t[i].r.inode)
+			rc = cat_rows_merge(&rows, &t[i].r, e);
 	}
+	return rc;
+}
+
+/* Reads up to BATCH directories, then writes their rows in one transaction. */
+static int apply_batch(struct store *store, const struct entry *v, size_t n, struct taken *t,
+		       struct err *e)
+{
+	struct reading_batch b = { store, v, t };
+	int rc;
+
+	cat_share(n, take_one, &b);
+	for (size_t i = 0; i < n; i++)
+		if (t[i].rc < 0 && t[i].rc != -ENOENT)
+			return err_sys(e, -t[i].rc, "cannot read snapshot %s", v[i].name);
 	rc = cat_db_exec(store->db, "BEGIN IMMEDIATE", e);
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; rc == 0 && i < got; i++) {
-		uint64_t inode;
-
-		if (dir_is(store, r[i].row.name, &inode) && inode == r[i].inode)
-			rc = cat_rows_merge(store->db, &r[i], e);
-	}
-	return cat_db_end(store->db, rc, e);
+	return cat_db_end(store->db, merge_batch(store, t, n, e), e);
 }
 
 static int apply_changed(struct store *store, const struct listing *changed, struct err *e)
 {
 	size_t room = changed->n < BATCH ? changed->n : BATCH;
-	auto_free struct reading *r = room ? calloc(room, sizeof(*r)) : NULL;
+	auto_free struct taken *r = room ? calloc(room, sizeof(*r)) : NULL;
 	int rc = 0;
 
 	if (room && !r)
@@ -244,16 +297,15 @@ static int apply_changed(struct store *store, const struct listing *changed, str
  * A row marked as being removed whose directory is still there: its remover
  * holds the directory's lock, or has died before it began.
  */
-static bool is_being_removed(struct store *store, const char *name)
+static bool is_being_removed(struct store *store, sqlite3_stmt *s, const char *name)
 {
-	auto_stmt sqlite3_stmt *s = NULL;
 	auto_fd int fd = -1;
+	bool marked;
 
-	if (cat_db_prepare(store->db, "SELECT 1 FROM snapshot WHERE name = ?1 AND removing", &s,
-			   NULL) < 0)
-		return false;
 	sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
-	if (sqlite3_step(s) != SQLITE_ROW)
+	marked = sqlite3_step(s) == SQLITE_ROW;
+	sqlite3_reset(s);
+	if (!marked)
 		return false;
 	fd = openat(store->snapshots, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0;
@@ -261,10 +313,14 @@ static bool is_being_removed(struct store *store, const char *name)
 
 static void skip_being_removed(struct store *store, struct listing *changed)
 {
+	auto_stmt sqlite3_stmt *s = NULL;
 	size_t kept = 0;
 
+	if (cat_db_prepare(store->db, "SELECT 1 FROM snapshot WHERE name = ?1 AND removing", &s,
+			   NULL) < 0)
+		return;
 	for (size_t i = 0; i < changed->n; i++) {
-		if (is_being_removed(store, changed->v[i].name))
+		if (is_being_removed(store, s, changed->v[i].name))
 			free(changed->v[i].name);
 		else
 			changed->v[kept++] = changed->v[i];
@@ -315,7 +371,8 @@ int cat_index_sync_one(struct store *store, const char *name, struct err *e)
 {
 	auto_stmt sqlite3_stmt *s = NULL;
 	struct entry dir = { .name = (char *)(uintptr_t)name };
-	struct reading r;
+	struct taken t;
+	fingerprint now;
 	int rc = cat_db_prepare(store->db,
 				"SELECT name, inode, missing, removing, fingerprint FROM snapshot "
 				"WHERE name = ?1 AND NOT missing AND NOT removing",
@@ -328,9 +385,10 @@ int cat_index_sync_one(struct store *store, const char *name, struct err *e)
 	if (rc <= 0)
 		return rc;
 	dir.inode = (uint64_t)sqlite3_column_int64(s, 1);
-	if (agrees(store, s, &dir, CAT_SYNC_FILES))
+	cat_reading_fingerprint(store, name, now);
+	if (agrees(s, &dir, &now))
 		return 0;
 	/* No read transaction is held while the directory is read. */
 	sqlite3_reset(s);
-	return apply_batch(store, &dir, 1, &r, e);
+	return apply_batch(store, &dir, 1, &t, e);
 }

@@ -109,6 +109,16 @@ void cat_tree_sweep(int at, const char *prefix, int trash);
 /* Removes what a crash left in staging and trash. */
 void cat_store_sweep(struct store *store);
 
+/* --- share.c: many small things, by several threads --- */
+
+typedef void (*cat_share_fn)(void *arg, size_t i);
+
+/*
+ * Calls fn for each i below n, in any order, by this thread and, where there are many
+ * and the machine has more processors, by others. Returns when all are done.
+ */
+void cat_share(size_t n, cat_share_fn fn, void *arg);
+
 /* --- reading.c: one snapshot directory as a row --- */
 
 /*

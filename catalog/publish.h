@@ -139,6 +139,15 @@ int cat_file_make(struct store *store, struct err *e);
 /* Gives the space back that was reserved and never written. Failing is no harm. */
 void cat_ram_give_back(int fd);
 
+/* --- working_set.c --- */
+
+/*
+ * Checks the working set in the file `fd`, which may be hostile, and puts it beside the
+ * snapshot of this id, in the place of an older one. 0, -ENOENT (no such snapshot),
+ * -EBADMSG, or another negative errno.
+ */
+int cat_working_set_keep(struct store *store, const uint8_t id[UUID_SIZE], int fd, struct err *e);
+
 /* --- publisher.c --- */
 
 /*

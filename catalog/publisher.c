@@ -187,6 +187,19 @@ static int on_trust(struct publisher *p, const struct received *in, PublishReply
 	return 0;
 }
 
+static int on_working_set(struct publisher *p, const struct received *in, PublishReply *reply,
+			  struct err *e)
+{
+	const ProtobufCBinaryData *id = &in->m->working_set->snapshot_id;
+	int rc;
+
+	(void)reply;
+	if (in->n != 1 || id->len != UUID_SIZE)
+		return err_usage(e, EINVAL, "a working set is one descriptor and one id");
+	rc = need_store(p, CAT_OPEN_EXISTING, e);
+	return rc < 0 ? rc : cat_working_set_keep(p->store, id->data, in->fds[0], e);
+}
+
 static int complete_store(struct publisher *p, struct err *e)
 {
 	int rc = need_store(p, CAT_OPEN_CREATE, e);
@@ -335,10 +348,14 @@ typedef int (*handler)(struct publisher *p, const struct received *in, PublishRe
 		       struct err *e);
 
 static const handler handlers[] = {
-	[PUBLISH_REQUEST__WHAT_RAM] = on_ram,	  [PUBLISH_REQUEST__WHAT_TRUST] = on_trust,
-	[PUBLISH_REQUEST__WHAT_SAVE] = on_save,	  [PUBLISH_REQUEST__WHAT_COMMIT] = on_commit,
-	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort, [PUBLISH_REQUEST__WHAT_FILE] = on_file,
+	[PUBLISH_REQUEST__WHAT_RAM] = on_ram,
+	[PUBLISH_REQUEST__WHAT_TRUST] = on_trust,
+	[PUBLISH_REQUEST__WHAT_SAVE] = on_save,
+	[PUBLISH_REQUEST__WHAT_COMMIT] = on_commit,
+	[PUBLISH_REQUEST__WHAT_ABORT] = on_abort,
+	[PUBLISH_REQUEST__WHAT_FILE] = on_file,
 	[PUBLISH_REQUEST__WHAT_CHECK] = on_check,
+	[PUBLISH_REQUEST__WHAT_WORKING_SET] = on_working_set,
 };
 
 static int answer(struct publisher *p, const struct received *in)

@@ -34,18 +34,14 @@ static void add_stat(uint64_t sum[3], const struct stat *st)
 }
 
 /* In whatever order the directory gives them. A change of names is one of the folder itself. */
-static void fingerprint_folder(const struct store *store, const char *name, const char *folder,
-			       int64_t words[3])
+static void fingerprint_folder(int at, const char *path, int64_t words[3])
 {
-	char path[CAT_NAME_MAX + 32];
 	auto_dir DIR *d = NULL;
 	struct dirent *entry;
 	uint64_t sum[3] = { 0 };
 	struct stat st;
-	int fd;
+	int fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), "%s/%s", name, folder);
-	fd = openat(store->snapshots, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d && fd >= 0)
 		close(fd);
@@ -59,23 +55,36 @@ static void fingerprint_folder(const struct store *store, const char *name, cons
 		words[i] = (int64_t)sum[i];
 }
 
-void cat_reading_fingerprint(const struct store *store, const char *name,
-			     int64_t fingerprint[FINGERPRINT_WORDS])
+/* Of the snapshot whose files' paths start with `prefix`, from the directory `at`. */
+static void fingerprint_at(int at, const char *prefix, int64_t fingerprint[FINGERPRINT_WORDS])
 {
 	char path[CAT_NAME_MAX + 32];
+	const size_t n = strlen(prefix);
 	struct stat st;
 	size_t i;
 
+	memcpy(path, prefix, n);
 	for (i = 0; i < sizeof(fingerprinted) / sizeof(fingerprinted[0]); i++) {
-		snprintf(path, sizeof(path), "%s/%s", name, fingerprinted[i]);
-		if (fstatat(store->snapshots, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		strcpy(path + n, fingerprinted[i]);
+		if (fstatat(at, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			memset(&st, 0, sizeof(st));
 		fingerprint[3 * i] = (int64_t)st.st_ino;
 		fingerprint[3 * i + 1] = nanoseconds(st.st_mtim);
 		fingerprint[3 * i + 2] = nanoseconds(st.st_ctim);
 	}
-	fingerprint_folder(store, name, SNAPDIR_DISKS, fingerprint + 3 * i);
-	fingerprint_folder(store, name, SNAPDIR_LAYERS, fingerprint + 3 * i + 3);
+	strcpy(path + n, SNAPDIR_DISKS);
+	fingerprint_folder(at, path, fingerprint + 3 * i);
+	strcpy(path + n, SNAPDIR_LAYERS);
+	fingerprint_folder(at, path, fingerprint + 3 * i + 3);
+}
+
+void cat_reading_fingerprint(const struct store *store, const char *name,
+			     int64_t fingerprint[FINGERPRINT_WORDS])
+{
+	char prefix[CAT_NAME_MAX + 2];
+
+	snprintf(prefix, sizeof(prefix), "%s/", name);
+	fingerprint_at(store->snapshots, prefix, fingerprint);
 }
 
 /* What it takes on the disk; nothing is known without memory for that. */
@@ -206,11 +215,15 @@ int cat_reading_take(struct store *store, const char *name, struct reading *r)
 	rc = fd < 0 ? -errno : 0;
 	if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
 		return -ENOENT;
-	if (fstatat(store->snapshots, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fd < 0 ? fstatat(store->snapshots, name, &st, AT_SYMLINK_NOFOLLOW) < 0
+		   : fstat(fd, &st) < 0)
 		return -ENOENT;
 	r->inode = st.st_ino;
 	/* Before the files are read: a change meanwhile then shows as one. */
-	cat_reading_fingerprint(store, name, r->fingerprint);
+	if (fd >= 0)
+		fingerprint_at(fd, "", r->fingerprint);
+	else
+		cat_reading_fingerprint(store, name, r->fingerprint);
 	if (fd < 0) {
 		rc = err_sys(&e, -rc, "cannot open snapshot %s", name);
 		return cannot_read(r, &e, rc);

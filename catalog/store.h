@@ -35,7 +35,8 @@ int cat_store_locate(const char *given, char **path, struct err *e);
 
 /*
  * Opens the store at `path`, removes what a crash left (staging without its
- * writer, trash), opens or rebuilds the index. On a store that cannot be
+ * writer, trash), opens the index; its rows are compared with the directories by who
+ * asks for them. On a store that cannot be
  * written the index is built in memory. 0 or a negative errno.
  */
 int cat_store_open(struct store **store, const char *path, enum cat_open how, struct err *e);

@@ -210,17 +210,17 @@ static int stat_link(struct fs *fs, const struct node *n, struct stat *st)
 /* Where the node's file is in the snapshot's directory. 0, or -ENOENT: nowhere any more. */
 static int path_of(const struct node *n, const struct view *v, char path[SNAPDIR_PATH_MAX])
 {
+	const char *name = sfs_child_name(n->key.kind);
 	struct snapdir_file f;
 
 	if (n->key.kind == NODE_LAYER_MAP) {
 		sfs_maps_path(n->key.file, path);
 		return 0;
 	}
-	for (size_t i = 0; i < sfs_children_count; i++)
-		if (sfs_children[i].kind == n->key.kind) {
-			snprintf(path, SNAPDIR_PATH_MAX, "%s", sfs_children[i].name);
-			return 0;
-		}
+	if (name) {
+		snprintf(path, SNAPDIR_PATH_MAX, "%s", name);
+		return 0;
+	}
 	if (!v->dir.manifest || n->key.file >= proto_snapdir_files(v->dir.manifest, v->dir.layered))
 		return -ENOENT;
 	proto_snapdir_file(v->dir.manifest, v->dir.layered, n->key.file, &f);
@@ -257,7 +257,7 @@ static int look(struct node *n, struct stat *file)
 /* A file of the store: its own size, blocks and times. What is no regular file is empty. */
 static int stat_stored(struct fs *fs, struct node *n, struct stat *st)
 {
-	struct stat file;
+	struct stat file = { 0 };
 	int rc = look(n, &file);
 
 	if (rc < 0)
@@ -344,6 +344,7 @@ int sfs_fs_stat(struct fs *fs, struct node *n, struct stat *st)
 	case NODE_MANIFEST:
 	case NODE_STATE:
 	case NODE_MEMORY:
+	case NODE_WORKING_SET:
 	case NODE_DISK:
 	case NODE_LAYER:
 	case NODE_LAYER_MAP:

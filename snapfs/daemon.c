@@ -4,17 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/notify.h"
 
 /* What the child says to its parent, once. */
 struct report {
@@ -92,7 +90,7 @@ void sfs_daemon_ready(struct daemon *d)
 
 	d->is_ready = true;
 	if (d->foreground) {
-		sfs_daemon_notify("READY=1");
+		notify_send("READY=1");
 		return;
 	}
 	/* Before the parent returns: it may be waited for by the end of our output. */
@@ -110,24 +108,4 @@ bool sfs_daemon_failed(struct daemon *d, int rc, const struct err *e)
 	if (d->foreground || d->report < 0)
 		return false;
 	return io_write_full(d->report, &r, sizeof(r)) == 0;
-}
-
-void sfs_daemon_notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	auto_fd int sock = -1;
-	size_t n;
-
-	if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(to.sun_path))
-		return;
-	n = strlen(path);
-	memcpy(to.sun_path, path, n);
-	/* An abstract address: its name begins with a NUL and has no end mark. */
-	if (path[0] == '@')
-		to.sun_path[0] = '\0';
-	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (sock < 0 || sendto(sock, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to,
-			       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
-		log_warn("cannot tell the service manager %s: %s", state, strerror(errno));
 }

@@ -27,6 +27,3 @@ void sfs_daemon_ready(struct daemon *d);
 
 /* It failed, with rc: true where the parent was told and will say so. */
 bool sfs_daemon_failed(struct daemon *d, int rc, const struct err *e);
-
-/* Sends `state` ("READY=1") to $NOTIFY_SOCKET, if there is one: sd_notify(3). */
-void sfs_daemon_notify(const char *state);

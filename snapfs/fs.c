@@ -13,14 +13,28 @@
 #include "composed.h"
 #include "maps.h"
 #include "mountopt.h"
+#include "proto/working_set.h"
 
 const struct fs_child sfs_children[] = {
-	{ SNAPDIR_MANIFEST, NODE_MANIFEST, S_IFREG }, { SNAPDIR_STATE, NODE_STATE, S_IFREG },
-	{ SNAPDIR_MEMORY, NODE_MEMORY, S_IFREG },     { "manifest.json", NODE_JSON, S_IFREG },
-	{ SNAPDIR_DISKS, NODE_DISKS, S_IFDIR },	      { "status", NODE_STATUS, S_IFREG },
-	{ "parent", NODE_PARENT, S_IFLNK },	      { SNAPDIR_LAYERS, NODE_LAYERS_LINK, S_IFLNK },
+	{ SNAPDIR_MANIFEST, NODE_MANIFEST, S_IFREG },
+	{ SNAPDIR_STATE, NODE_STATE, S_IFREG },
+	{ SNAPDIR_MEMORY, NODE_MEMORY, S_IFREG },
+	{ WORKING_SET_FILE, NODE_WORKING_SET, S_IFREG },
+	{ "manifest.json", NODE_JSON, S_IFREG },
+	{ SNAPDIR_DISKS, NODE_DISKS, S_IFDIR },
+	{ "status", NODE_STATUS, S_IFREG },
+	{ "parent", NODE_PARENT, S_IFLNK },
+	{ SNAPDIR_LAYERS, NODE_LAYERS_LINK, S_IFLNK },
 };
 const size_t sfs_children_count = sizeof(sfs_children) / sizeof(sfs_children[0]);
+
+const char *sfs_child_name(enum node_kind kind)
+{
+	for (size_t i = 0; i < sfs_children_count; i++)
+		if (sfs_children[i].kind == kind)
+			return sfs_children[i].name;
+	return NULL;
+}
 
 static void drop_node(struct node *n)
 {
@@ -168,7 +182,7 @@ static const struct fs_child *find_child(const char *name)
 
 bool sfs_fs_is_stored(enum node_kind kind)
 {
-	return kind == NODE_MANIFEST || kind == NODE_STATE || kind == NODE_MEMORY;
+	return kind >= NODE_MANIFEST && kind <= NODE_WORKING_SET;
 }
 
 /* What a node in the directory `dir` stands for. */

@@ -3,6 +3,7 @@
  * Knows the store and the nodes, and nothing of FUSE's requests.
  *
  *	/NAME/{manifest,state,memory}.bin	files of the store
+ *	/NAME/working-set			file of the store, where one was noted
  *	/NAME/disks/				files of the store, as the manifest lists them
  *	/NAME/{manifest.json,status}		made here
  *	/NAME/parent -> ../PARENT		while it is in the store
@@ -68,6 +69,8 @@ struct fs_child {
 };
 extern const struct fs_child sfs_children[];
 extern const size_t sfs_children_count;
+/* NULL: no such child. */
+const char *sfs_child_name(enum node_kind kind);
 
 /* True for the files of a snapshot's own directory that lie in the store. */
 bool sfs_fs_is_stored(enum node_kind kind);

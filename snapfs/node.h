@@ -26,6 +26,7 @@ enum node_kind {
 	NODE_MANIFEST,	 /* and its files */
 	NODE_STATE,
 	NODE_MEMORY,
+	NODE_WORKING_SET,
 	NODE_JSON,
 	NODE_STATUS,
 	NODE_PARENT,

@@ -21,6 +21,7 @@
 #include "checked.h"
 #include "composed.h"
 #include "maps.h"
+#include "proto/working_set.h"
 #include "rung.h"
 
 /* An open file: bytes, or the descriptor of a large one. */
@@ -178,7 +179,7 @@ static void small_path(const struct node *n, char path[SNAPDIR_PATH_MAX])
 	if (n->key.kind == NODE_LAYER_MAP)
 		sfs_maps_path(n->key.file, path);
 	else
-		strcpy(path, n->key.kind == NODE_MANIFEST ? SNAPDIR_MANIFEST : SNAPDIR_STATE);
+		snprintf(path, SNAPDIR_PATH_MAX, "%s", sfs_child_name(n->key.kind));
 }
 
 static int open_checked(const struct node *n, struct view *v, struct open_file *f)
@@ -194,8 +195,14 @@ static int open_checked(const struct node *n, struct view *v, struct open_file *
 		rc = read_manifest(v, f, &e);
 	else if (n->key.kind == NODE_LAYER_MAP)
 		rc = read_map(n, v, name, f, &e);
+	else if (n->key.kind == NODE_WORKING_SET)
+		rc = io_read_file(v->dir.dirfd, WORKING_SET_FILE, WORKING_SET_MAX, &f->bytes,
+				  &f->len, &e);
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
+	/* What may come and go is no damage where it is not. */
+	if (rc == -ENOENT && n->key.kind == NODE_WORKING_SET)
+		return -ESTALE;
 	if (rc < 0)
 		return fail(n, v, rc, &e);
 	/* Replaced since it was looked up: the kernel looks it up again. */

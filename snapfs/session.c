@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "daemon.h"
 #include "mountpoint.h"
 #include "ops.h"
@@ -56,7 +57,7 @@ static void unmount(const char *mountpoint)
 	bool busy = false;
 	int rc;
 
-	sfs_daemon_notify("STOPPING=1");
+	notify_send("STOPPING=1");
 	rc = sfs_mountpoint_unmount(mountpoint, &busy);
 	if (rc < 0)
 		log_error("cannot unmount %s: %s; a second signal ends the process", mountpoint,

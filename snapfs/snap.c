@@ -176,7 +176,7 @@ static int open_as(const struct snap *s, const char *name)
 {
 	auto_fd int fd = openat(cat_store_snapshots_fd(s->of->store), name,
 				O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-	struct snap_dir dir;
+	struct snap_dir dir = { 0 };
 	int rc;
 
 	if (fd < 0)
@@ -344,9 +344,10 @@ struct view *sfs_view_get(struct snap *s, struct view *v)
 
 int sfs_view_look(const struct view *v, const char *path, struct stat *st)
 {
-	if (v->dir.dirfd < 0)
-		return v->rc == -ESTALE ? -ENOENT : v->rc;
-	return fstatat(v->dir.dirfd, path, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	*st = (struct stat){ 0 };
+	if (v->dir.dirfd >= 0)
+		return fstatat(v->dir.dirfd, path, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	return v->rc == -ESTALE ? -ENOENT : v->rc;
 }
 
 void sfs_view_put(struct snap *s, struct view *v)
@@ -359,7 +360,7 @@ void sfs_view_put(struct snap *s, struct view *v)
 /* True where `name` in the store is this directory, not another one of that name. */
 static bool has_name(const struct snap *s, const char *name)
 {
-	struct snap_dir dir;
+	struct snap_dir dir = { 0 };
 
 	return sfs_snaps_look(s->of, name, &dir) == 0 && is_same_dir(&dir, &s->at);
 }

@@ -380,14 +380,25 @@ int cpuid_forced(int vcpu_fd, const struct kvm_cpuid2 *given, struct cpu_feature
 	return 0;
 }
 
-int cpuid_probe_forced(const struct kvm_host *host, struct kvm_cpuid2 *given,
-		       struct cpu_features *out)
+int cpuid_probe_forced(struct kvm_host *host, struct kvm_cpuid2 *given, struct cpu_features *out)
 {
+	/* A vCPU without a local APIC has the kernel patch its own code, and once more at its end.
+	 */
+	struct kvm_enable_cap apic = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
 	auto_fd int vm = kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
-	auto_fd int vcpu = vm < 0 ? vm : kvm_ioctl(vm, KVM_CREATE_VCPU, NULL);
-	int rc = vcpu < 0 ? vcpu : kvm_ioctl(vcpu, KVM_SET_CPUID2, given);
+	auto_fd int vcpu = -1;
+	int rc;
 
-	return rc < 0 ? rc : cpuid_forced(vcpu, given, out);
+	if (vm >= 0)
+		kvm_ioctl(vm, KVM_ENABLE_CAP, &apic);
+	vcpu = vm < 0 ? vm : kvm_ioctl(vm, KVM_CREATE_VCPU, NULL);
+	rc = vcpu < 0 ? vcpu : kvm_ioctl(vcpu, KVM_SET_CPUID2, given);
+
+	if (rc == 0)
+		rc = cpuid_forced(vcpu, given, out);
+	kvm_host_tidy(host);
+	host->probe_vm = vm < 0 ? -1 : take_fd(&vm);
+	return rc;
 }
 
 void cpuid_add(struct kvm_cpuid2 *cpuid, const struct cpu_features *f)

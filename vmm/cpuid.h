@@ -53,9 +53,11 @@ int cpuid_set(struct vm *vm, struct kvm_cpuid2 *cpuid, struct err *e);
  */
 int cpuid_forced(int vcpu_fd, const struct kvm_cpuid2 *given, struct cpu_features *out);
 
-/* As above, of a vCPU made to look, for nothing else. */
-int cpuid_probe_forced(const struct kvm_host *host, struct kvm_cpuid2 *given,
-		       struct cpu_features *out);
+/*
+ * As above, of a vCPU made to look, for nothing else: its VM is left for
+ * kvm_host_tidy() to close.
+ */
+int cpuid_probe_forced(struct kvm_host *host, struct kvm_cpuid2 *given, struct cpu_features *out);
 
 /* Adds features to the leaves that a list has. */
 void cpuid_add(struct kvm_cpuid2 *cpuid, const struct cpu_features *f);

@@ -105,7 +105,7 @@ int kvm_host_open(struct kvm_host *host, struct err *e)
 {
 	int rc;
 
-	*host = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
+	*host = KVM_HOST_NONE;
 	rc = open_device(e);
 	if (rc < 0)
 		return rc;
@@ -148,13 +148,20 @@ int kvm_host_take_vm(struct kvm_host *host)
 	return fd >= 0 ? fd : kvm_ioctl(host->fd, KVM_CREATE_VM, NULL);
 }
 
+void kvm_host_tidy(struct kvm_host *host)
+{
+	if (host->probe_vm >= 0)
+		close(host->probe_vm);
+	host->probe_vm = -1;
+}
+
 void kvm_host_close(struct kvm_host *host)
 {
-	/* A struct that was only zeroed has 0 here: no VM has that number. */
-	if (host->spare_vm > 0)
+	kvm_host_tidy(host);
+	if (host->spare_vm >= 0)
 		close(host->spare_vm);
 	if (host->fd >= 0)
 		close(host->fd);
 	free(host->msrs);
-	*host = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
+	*host = KVM_HOST_NONE;
 }

@@ -20,7 +20,10 @@ struct kvm_host {
 	bool manual_dirty_log;	   /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 	struct kvm_msr_list *msrs; /* MSRs that KVM keeps and the MTRRs, owned */
 	int spare_vm; /* a bare VM, made to ask what /dev/kvm does not tell, owned; or -1 */
+	int probe_vm; /* one that has served its purpose, owned; or -1 */
 };
+
+#define KVM_HOST_NONE ((struct kvm_host){ .fd = -1, .spare_vm = -1, .probe_vm = -1 })
 
 /* Opens /dev/kvm and asks what is needed to run. 0 or a negative errno. */
 int kvm_host_open(struct kvm_host *host, struct err *e);
@@ -31,6 +34,9 @@ uint32_t kvm_host_tsc_khz(struct kvm_host *host);
 
 /* A bare VM, the caller's: the one made to ask, or a new one. Or a negative errno. */
 int kvm_host_take_vm(struct kvm_host *host);
+
+/* Closes what has served its purpose: half a millisecond, for when nobody waits for it. */
+void kvm_host_tidy(struct kvm_host *host);
 
 /* ioctl(2) that returns a negative errno instead of -1, retried on EINTR. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);

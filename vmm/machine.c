@@ -42,7 +42,8 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	int rc;
 
 	memset(m, 0, sizeof(*m));
-	m->kvm.fd = m->vm.fd = m->ram.fd = m->event_fd = -1;
+	m->kvm = KVM_HOST_NONE;
+	m->vm.fd = m->ram.fd = m->event_fd = -1;
 	m->ncpus = ncpus;
 	m->holds = HOLD_USER;
 	pthread_mutex_init(&m->lock, NULL);
@@ -63,7 +64,7 @@ int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e)
 	if (rc < 0)
 		return rc;
 	m->nio = 1;
-	return kvm_host_open(&m->kvm, e);
+	return 0;
 }
 
 int machine_start(struct machine *m, struct err *e)

@@ -118,6 +118,8 @@ struct machine {
 	/* identity, the main thread's */
 	struct timespec started;
 	struct base base; /* the snapshot it was restored from or last saved as */
+	bool restored;
+	uint8_t restored_from[UUID_SIZE];
 	uint8_t generation[UUID_SIZE];
 };
 
@@ -139,8 +141,8 @@ void machine_virtio_place(unsigned i, uint64_t *address, uint32_t *irq);
 bool machine_kind_version(const char *kind, uint32_t *version);
 
 /*
- * Sets up everything but RAM, boot and vm: opens KVM, makes the devices.
- * `output` is where the serial line ends, -1: nowhere. 0 or a negative errno.
+ * Sets up everything but KVM, RAM, boot and vm: makes the devices. `output` is where
+ * the serial line ends, -1: nowhere. 0 or a negative errno.
  */
 int machine_init(struct machine *m, unsigned ncpus, int output, struct err *e);
 

@@ -12,12 +12,15 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "check_host.h"
+#include "clones.h"
 #include "console.h"
 #include "control.h"
 #include "devices.h"
@@ -26,6 +29,7 @@
 #include "restore.h"
 #include "sandbox.h"
 #include "timing.h"
+#include "working_set.h"
 
 struct program {
 	struct options options;
@@ -35,7 +39,10 @@ struct program {
 	struct loop loop;
 	struct console console;
 	struct control control;
-	struct timing timing; /* of the start */
+	struct timing timing;		/* of the start */
+	struct working_set working_set; /* of the snapshot that is restored */
+	struct prefetch prefetch;
+	int record_fd; /* timerfd: the time to note the working set; -1: none */
 	int signal_fd, serial_fd;
 	unsigned publisher_watched; /* the generation of it that is in the loop, */
 	int publisher_fd;	    /* by this descriptor */
@@ -92,7 +99,7 @@ static int init_machine(struct program *p, unsigned ncpus, struct err *e)
 	p->machine.timing = &p->timing;
 	p->machine.disk_policy = (enum disk_policy)p->options.disk_policy;
 	p->machine.freeze = (enum freeze_way)p->options.freeze;
-	timing_mark(&p->timing, "kvm");
+	timing_mark(&p->timing, "machine");
 	return output;
 }
 
@@ -141,6 +148,9 @@ static int boot(struct program *p, struct err *e)
 	p->machine.boot = boot;
 	p->machine.cpu_profile = p->options.cpu;
 	if (rc == 0)
+		rc = kvm_host_open(&p->machine.kvm, e);
+	timing_mark(&p->timing, "kvm");
+	if (rc == 0)
 		rc = make_ram(p, e);
 	timing_mark(&p->timing, "ram");
 	if (rc == 0) {
@@ -179,6 +189,10 @@ static int restore(struct program *p, struct err *e)
 	}
 	if (rc == 0)
 		rc = restore_machine(&r, &p->machine, &p->publisher, e);
+	if (rc == 0 && p->options.record_s)
+		working_set_watch(&p->machine.ram);
+	else if (rc == 0 && !p->options.no_prefetch)
+		restore_working_set(&r, &p->machine, &p->working_set);
 	restore_close(&r);
 	return rc;
 }
@@ -205,12 +219,53 @@ static void on_machine(void *arg, uint32_t events)
 	monitor_on_machine_event(arg);
 }
 
+static int set_timer(int fd, unsigned seconds)
+{
+	const struct itimerspec t = { .it_value = { .tv_sec = seconds } };
+
+	return timerfd_settime(fd, 0, &t, NULL) < 0 ? -errno : 0;
+}
+
 static void on_publisher(void *arg, uint32_t events)
 {
 	struct program *p = arg;
 
 	(void)events;
 	save_on_reply(&p->monitor.save);
+}
+
+/* --record-working-set: its time is over. */
+static void on_record(void *arg, uint32_t events)
+{
+	struct program *p = arg;
+	uint64_t count, pages;
+	struct err e = { 0 };
+
+	(void)events;
+	if (read(p->record_fd, &count, sizeof(count)) < 0)
+		return;
+	/* A save has the publisher: a little later, then. */
+	if (p->monitor.save.phase != SAVE_IDLE) {
+		set_timer(p->record_fd, 1);
+		return;
+	}
+	if (working_set_keep(&p->machine, &p->publisher, &pages, &e) < 0)
+		log_warn("%s", e.text);
+	else
+		log_info("the working set is noted: %llu pages", (unsigned long long)pages);
+}
+
+static int open_record(struct program *p)
+{
+	int rc;
+
+	if (!p->options.record_s)
+		return 0;
+	p->record_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (p->record_fd < 0)
+		return -errno;
+	rc = set_timer(p->record_fd, p->options.record_s);
+	return rc < 0 ? rc : loop_add(&p->loop, p->record_fd, EPOLLIN, on_record, p);
 }
 
 /*
@@ -266,6 +321,8 @@ static int open_loop(struct program *p, struct err *e)
 		rc = loop_add(&p->loop, p->machine.event_fd, EPOLLIN, on_machine, &p->monitor);
 	if (rc == 0)
 		rc = watch_publisher(p);
+	if (rc == 0)
+		rc = open_record(p);
 	if (rc < 0)
 		return err_sys(e, -rc, "cannot set the main loop up");
 	if (p->options.control) {
@@ -342,6 +399,9 @@ static int run(struct program *p, struct err *e)
 	if (!p->options.paused)
 		machine_release(&p->machine, HOLD_USER);
 	timing_mark(&p->timing, "start");
+	prefetch_start(&p->prefetch, &p->machine.ram, &p->working_set);
+	notify_send("READY=1");
+	kvm_host_tidy(&p->machine.kvm);
 	timing_print(&p->timing, NULL, 0);
 	p->machine.timing = NULL; /* a reset is no start */
 	return serve(p, e);
@@ -349,6 +409,10 @@ static int run(struct program *p, struct err *e)
 
 static void clean_up(struct program *p)
 {
+	prefetch_stop(&p->prefetch);
+	proto_working_set_free(&p->working_set);
+	if (p->record_fd >= 0)
+		close(p->record_fd);
 	console_close(&p->console);
 	if (p->control.loop)
 		control_close(&p->control);
@@ -412,6 +476,8 @@ static int start(struct program *p, int argc, char **argv, struct err *e)
 	}
 	if (p->options.check_host)
 		return check_host(p->options.json, e);
+	if (p->options.clones)
+		return clones_run(&p->options, argc, argv, e);
 	timing_mark(&p->timing, "options");
 	/* First, while there is nothing yet that it could inherit. */
 	rc = publisher_start(&p->publisher, p->options.store, e);
@@ -434,6 +500,7 @@ int main(int argc, char **argv)
 		.loop.fd = -1,
 		.signal_fd = -1,
 		.serial_fd = -1,
+		.record_fd = -1,
 	};
 	struct err e = { 0 };
 	int rc;

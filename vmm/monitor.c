@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "virtio/balloon.h"
+#include "working_set.h"
 
 void monitor_init(struct monitor *mon, struct machine *m, struct publisher *p)
 {
@@ -57,6 +58,18 @@ static json_t *run_resume(struct monitor *mon)
 	/* A vCPU that stands at a page that could not be had tries again by this. */
 	machine_release(mon->machine, HOLD_USER | HOLD_FAULT);
 	return done();
+}
+
+static json_t *run_working_set(struct monitor *mon)
+{
+	struct err e = { 0 };
+	uint64_t pages;
+
+	if (mon->save.phase != SAVE_IDLE)
+		return failed("a save is under way: wait until it is done");
+	if (working_set_keep(mon->machine, mon->save.publisher, &pages, &e) < 0)
+		return failed(e.text);
+	return json_pack("{s:b, s:I}", "ok", 1, "pages", (json_int_t)pages);
 }
 
 static json_t *run_shutdown(struct monitor *mon)
@@ -163,6 +176,8 @@ static const struct {
 	{ "shutdown", run_shutdown, NULL, NULL, "press the guest's power button" },
 	{ "balloon", NULL, run_balloon, "SIZE",
 	  "how much memory the balloon is to take from the guest; 0 gives all back" },
+	{ "working-set", run_working_set, NULL, NULL,
+	  "note beside the snapshot which pages the restored guest has touched" },
 	{ "status", monitor_status, NULL, NULL, "what the machine is doing" },
 	{ "quit", run_quit, NULL, NULL, "end the machine and vmm" },
 	{ "help", run_help, NULL, NULL, "this list" },

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "clones.h"
 #include "cpu_features.h"
 #include "proto/manifest.h"
 #include "ram.h"
@@ -38,6 +39,12 @@ const struct opt options_table[] = {
 	  "a restored guest's clocks: as saved, or with the time since (freeze)" },
 	{ "restore-snapshot", 0, OPT_STRING, AT(restore), "DIR",
 	  "go on from a snapshot: in the mount, the store, or a copy" },
+	{ "clones", 0, OPT_UINT, AT(clones), "N",
+	  "restore N machines; {n} in their options is the number of each" },
+	{ "record-working-set", 0, OPT_UINT, AT(record_s), "SECONDS",
+	  "note beside the snapshot what the restored guest touches in that time" },
+	{ "no-prefetch", 0, OPT_FLAG, AT(no_prefetch), NULL,
+	  "do not read ahead what was noted so" },
 	{ "paused", 0, OPT_FLAG, AT(paused), NULL, "do not run before `resume`" },
 	{ "check", 0, OPT_FLAG, AT(check), NULL,
 	  "with --restore-snapshot: say whether it can be restored here, and stop" },
@@ -60,7 +67,7 @@ const struct opt options_table[] = {
 	{ "no-sandbox", 0, OPT_FLAG, AT(no_sandbox), NULL,
 	  "for debugging vmm: a guest that breaks out is not confined" },
 	{ "check-host", 0, OPT_FLAG, AT(check_host), NULL, "say what this host's KVM can do" },
-	{ "json", 0, OPT_FLAG, AT(json), NULL, "with --check-host: for programs" },
+	{ "json", 0, OPT_FLAG, AT(json), NULL, "with --check-host, --clones: for programs" },
 	{ "version", 0, OPT_FLAG, AT(version), NULL, "print the version" },
 	{ 0 },
 };
@@ -150,7 +157,11 @@ static int check_combination(struct options *o, bool memory_given, struct err *e
 	if (rc == 0 && o->clock && !o->restore)
 		rc = err_usage(e, EINVAL, "--clock advance goes with --restore-snapshot DIR");
 	if (rc == 0)
+		rc = clones_check(o, e);
+	if (rc == 0)
 		rc = check_cpu(o, e);
+	if (rc == 0 && o->record_s && !o->restore)
+		rc = err_usage(e, EINVAL, "--record-working-set goes with --restore-snapshot DIR");
 	if (rc == 0 && o->check && !o->restore)
 		rc = err_usage(e, EINVAL, "--check goes with --restore-snapshot DIR");
 	if (rc == 0 && o->processors > MANIFEST_VCPUS_MAX)

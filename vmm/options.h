@@ -22,6 +22,8 @@ struct options {
 	const char *kernel, *initrd, *cmdline;
 	uint64_t memory;				 /* bytes, 0: not given */
 	uint32_t processors;				 /* 0: not given */
+	uint32_t clones;				 /* 0: not given */
+	uint32_t record_s;				 /* --record-working-set, 0: not given */
 	struct opt_list disk, net, pmem, vsock, console; /* devices.h tells how they are read */
 	bool rng, balloon;
 	uint32_t disk_policy; /* enum disk_policy */
@@ -30,7 +32,7 @@ struct options {
 	const char *cpu; /* NULL: host */
 	unsigned clock;	 /* enum clock_mode */
 	bool private_memory, no_reserve, paused, check, trust_memory, wait_verified;
-	bool demo_guest, check_host, json, version;
+	bool no_prefetch, demo_guest, check_host, json, version;
 	bool no_sandbox, timing;
 };
 

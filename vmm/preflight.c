@@ -171,7 +171,7 @@ bool preflight_wants_probe(const struct preflight_host *h, const SnapshotManifes
 	return cpu_features_any(&lacking) || cpu_features_any(&unsaved);
 }
 
-int preflight_probe(const struct kvm_host *kvm, struct preflight_host *h, struct err *e)
+int preflight_probe(struct kvm_host *kvm, struct preflight_host *h, struct err *e)
 {
 	struct cpu_features forced;
 	int rc = cpuid_probe_forced(kvm, h->offered, &forced);

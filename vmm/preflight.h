@@ -31,7 +31,7 @@ void preflight_forget(struct preflight_host *h);
  */
 bool preflight_wants_probe(const struct preflight_host *h, const SnapshotManifest *m,
 			   const VmState *s);
-int preflight_probe(const struct kvm_host *kvm, struct preflight_host *h, struct err *e);
+int preflight_probe(struct kvm_host *kvm, struct preflight_host *h, struct err *e);
 
 /*
  * Whether the host can run what the manifest (decoded, checked or not) and the

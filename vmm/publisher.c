@@ -388,18 +388,12 @@ static int send_anew(struct publisher *p, PublishRequest *m, const int *fds, siz
 	return rc < 0 ? rc : send_request(p, m, fds, nfds, e);
 }
 
-int publisher_check_disks(struct publisher *p, const struct publisher_disks *disks, struct err *e)
+/* A request that is answered by yes or no. 0, or a negative errno with words. */
+static int ask(struct publisher *p, PublishRequest *m, const int *fds, size_t nfds, struct err *e)
 {
-	CheckRequest check = CHECK_REQUEST__INIT;
-	PublishRequest m = PUBLISH_REQUEST__INIT;
 	PublishReply *reply;
-	int rc;
+	int rc = send_anew(p, m, fds, nfds, e);
 
-	check.n_disk = disks->n;
-	check.disk = (char **)(uintptr_t)disks->names;
-	m.what_case = PUBLISH_REQUEST__WHAT_CHECK;
-	m.check = &check;
-	rc = send_anew(p, &m, disks->fds, disks->n, e);
 	if (rc == 0)
 		rc = receive(p, &reply, NULL, NULL, e);
 	if (rc < 0)
@@ -407,6 +401,30 @@ int publisher_check_disks(struct publisher *p, const struct publisher_disks *dis
 	rc = publisher_failure(reply, e);
 	proto_publish_free_reply(reply);
 	return rc;
+}
+
+int publisher_check_disks(struct publisher *p, const struct publisher_disks *disks, struct err *e)
+{
+	CheckRequest check = CHECK_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	check.n_disk = disks->n;
+	check.disk = (char **)(uintptr_t)disks->names;
+	m.what_case = PUBLISH_REQUEST__WHAT_CHECK;
+	m.check = &check;
+	return ask(p, &m, disks->fds, disks->n, e);
+}
+
+int publisher_keep_working_set(struct publisher *p, const uint8_t id[UUID_SIZE], int fd,
+			       struct err *e)
+{
+	WorkingSetRequest set = WORKING_SET_REQUEST__INIT;
+	PublishRequest m = PUBLISH_REQUEST__INIT;
+
+	set.snapshot_id = (ProtobufCBinaryData){ UUID_SIZE, (uint8_t *)(uintptr_t)id };
+	m.what_case = PUBLISH_REQUEST__WHAT_WORKING_SET;
+	m.working_set = &set;
+	return ask(p, &m, &fd, 1, e);
 }
 
 int publisher_send_save(struct publisher *p, const char *name, const struct publisher_disks *disks,

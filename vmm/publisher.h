@@ -23,6 +23,7 @@
 
 #include "base/digest.h"
 #include "base/err.h"
+#include "base/text.h"
 #include "proto/publish.h"
 
 struct publisher {
@@ -81,6 +82,13 @@ int publisher_check_disks(struct publisher *p, const struct publisher_disks *dis
 
 /* Asks whether the store knows fd to have this digest. Waits. */
 bool publisher_trusts(struct publisher *p, int fd, const uint8_t digest[DIGEST_SIZE]);
+
+/*
+ * Has the working set in the file fd noted beside the snapshot of this id. Waits. 0, or a
+ * negative errno with words.
+ */
+int publisher_keep_working_set(struct publisher *p, const uint8_t id[UUID_SIZE], int fd,
+			       struct err *e);
 
 /*
  * Each sends a request whose replies publisher_receive() brings. 0 or a negative

@@ -137,21 +137,15 @@ static int check_clock(const struct restore *r, const struct restore_options *o,
 /* What this host has against it. No KVM at all is the environment's failure. */
 static int check_host(struct restore *r, const VmState *state, struct err *e)
 {
-	struct preflight_host host = { 0 };
 	struct err found = { 0 };
-	int rc = kvm_host_open(&r->kvm, &found);
+	int rc = host_ask_end(&r->ask, &r->kvm, r->dir.manifest, state, &found);
 
 	if (rc == 0)
-		rc = preflight_ask(&r->kvm, &host, &found);
-	if (rc == 0 && preflight_wants_probe(&host, r->dir.manifest, state))
-		rc = preflight_probe(&r->kvm, &host, &found);
-	if (rc == 0)
-		rc = preflight_check(&host, r->dir.manifest, state, e);
+		rc = preflight_check(&r->ask.host, r->dir.manifest, state, e);
 	else if (e && !*e->text)
 		*e = found;
 	else
 		also(e, rc, &found);
-	preflight_forget(&host);
 	return rc;
 }
 
@@ -340,17 +334,29 @@ static int explain(const char *dir, int rc, struct err *e)
 	return err_refuse(e, EIO, "%s: see %s/status", found.text, dir);
 }
 
+void restore_working_set(const struct restore *r, const struct machine *m, struct working_set *s)
+{
+	int rc = proto_working_set_read(r->dir.dirfd, m->restored_from, m->ram.size / RAM_PAGE, s);
+
+	if (rc == -EBADMSG)
+		log_warn("%s/%s is damaged, or of another snapshot: nothing is read ahead",
+			 r->label, WORKING_SET_FILE);
+}
+
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e)
 {
 	int rc;
 
 	*r = (struct restore){ .dir.dirfd = -1, .clock = o->clock };
-	r->kvm.fd = r->kvm.spare_vm = -1;
+	r->kvm = KVM_HOST_NONE;
 	snprintf(r->label, sizeof(r->label), "%s", o->dir);
+	host_ask_begin(&r->ask);
 	rc = proto_snapdir_open(&r->dir, AT_FDCWD, o->dir, r->label, e);
-	if (rc < 0)
+	if (rc < 0) {
+		host_ask_close(&r->ask);
 		return explain(o->dir, rc, e);
+	}
 	rc = check_all(r, o, e);
 	if (rc == 0)
 		rc = verify_files(r, o, p, e);
@@ -374,6 +380,7 @@ void restore_close(struct restore *r)
 	if (r->config)
 		machine__free_unpacked(r->config, NULL);
 	r->config = NULL;
+	host_ask_close(&r->ask);
 	kvm_host_close(&r->kvm);
 	if (r->dir.dirfd >= 0)
 		proto_snapdir_close(&r->dir);
@@ -423,9 +430,8 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 	const SnapshotManifest *manifest = r->dir.manifest;
 	int rc = boot_from_manifest(&m->boot, manifest->boot, e);
 
-	kvm_host_close(&m->kvm);
 	m->kvm = r->kvm;
-	r->kvm = (struct kvm_host){ .fd = -1, .spare_vm = -1 };
+	r->kvm = KVM_HOST_NONE;
 	if (r->clock == CLOCK_MODE_ADVANCE)
 		advance_clock(r);
 	if (rc == 0)
@@ -445,6 +451,8 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 		rc = machine_renew_generation(m, e);
 	if (rc < 0)
 		return rc;
+	m->restored = true;
+	memcpy(m->restored_from, manifest->id.data, UUID_SIZE);
 	m->origin = take_ptr(&r->dir.manifest->disk);
 	m->norigin = r->dir.manifest->n_disk;
 	r->dir.manifest->n_disk = 0;

@@ -11,8 +11,10 @@
 
 #include "base.h"
 #include "clock.h"
+#include "host_ask.h"
 #include "machine.h"
 #include "proto/snapdir.h"
+#include "proto/working_set.h"
 #include "publisher.h"
 
 struct restore_options {
@@ -36,6 +38,7 @@ struct restore {
 	struct flat flat; /* where RAM is in its files */
 	Machine *config;  /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
+	struct host_ask ask;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
 	char label[256];
 };
@@ -48,6 +51,12 @@ struct restore {
 int restore_preflight(struct restore *r, const struct restore_options *o, struct publisher *p,
 		      struct err *e);
 void restore_close(struct restore *r);
+
+/*
+ * The pages that a guest of it touches first, where they were noted; else none. The caller's.
+ * Once machine m has been restored from it.
+ */
+void restore_working_set(const struct restore *r, const struct machine *m, struct working_set *s);
 
 /*
  * Builds the machine (after machine_init()) as the snapshot says, held. The

@@ -153,7 +153,7 @@ const struct sandbox_rule sandbox_rules[] = {
 	CALL(accept4, "clients of the control socket, connections to a guest (vsock)"),
 	CALL(sendmsg, "publisher, control socket"),
 	CALL(recvmsg, "publisher"),
-	CALL(sendto, "vsock"),
+	CALL(sendto, "vsock; the service manager is told"),
 	CALL(recvfrom, "control socket, vsock"),
 	CALL(shutdown, "vsock"),
 	CALL(getsockopt, "vsock"),

@@ -143,7 +143,7 @@ int vm_time_take_over_clock(const struct vm *vm, const struct vm *from, struct e
  */
 static int offsets_now(const struct vm *vm, uint64_t offset[VM_VCPUS_MAX])
 {
-	uint64_t again[VM_VCPUS_MAX], ahead;
+	uint64_t again[VM_VCPUS_MAX] = { 0 }, ahead;
 	int rc = read_offsets(vm, offset);
 
 	if (rc == 0)

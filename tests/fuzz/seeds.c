@@ -15,9 +15,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/digest.h"
 #include "base/io.h"
+#include "catalog/index.h"
 #include "proto/layermap.h"
 #include "proto/publish.h"
+#include "proto/working_set.h"
 #include "samples.h"
 #include "vmm/virtio/overlay.h"
 
@@ -447,6 +450,191 @@ static void overlays(void)
 	put("fuzz_overlay", "large", buf, sizeof(buf));
 }
 
+static void names(void)
+{
+	char longest[CAT_NAME_MAX + 2];
+	const char *const texts[] = {
+		"before-upgrade", "a",	       "2026-11-27T05:00+0100@host_1",
+		"latest",	  ".",	       "..",
+		".by-id",	  "-rf",       "a/b",
+		"caf\xc3\xa9",	  "a\x1b[2J",  "",
+		longest,	  longest + 1,
+	};
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		char name[24];
+
+		snprintf(name, sizeof(name), "%zu", i);
+		put("fuzz_name", name, texts[i], strlen(texts[i]));
+	}
+}
+
+/* See fuzz_mountopt.c: the file mode, then -o lists. */
+static void mount_options(void)
+{
+	static const char *const texts[] = {
+		"0400\nrw,dev,suid,noauto,_netdev,nofail,user=me,x-systemd.idle-timeout=60",
+		"0444\nallow_other,mode=0440\nverify_after=10,nopassthrough,noverify",
+		"0644\ncontext=system_u:object_r:t:s0,fscontext=,ro,,noexec",
+		"0\nauto_unmount",
+		"00000\nverify_after=86401",
+		"-1\nallow_othe,mode=",
+		"0440\ncontext=a\\,allow_other,debug,X-,x-,comment=",
+	};
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		char name[24];
+
+		snprintf(name, sizeof(name), "%zu", i);
+		put("fuzz_mountopt", name, texts[i], strlen(texts[i]));
+	}
+}
+
+/* See fuzz_merkle.c: which file, the tree's length, changes of six bytes. */
+static void trees(void)
+{
+	static const struct {
+		const char *name;
+		const char *bytes;
+		size_t len;
+	} inputs[] = {
+		{ "small", "\1\0\0", 3 },
+		{ "one_level", "\3\0\0\5\0\0\0\1\2", 9 },
+		{ "leaf", "\7\0\0\x20\x20\0\0\1\2", 9 },
+		{ "top", "\7\0\0\x20\0\0\0\1\2", 9 },
+		{ "shorthand", "\x8\0\0\0\x50\0\0\0\x17", 9 },
+		{ "cut", "\6\1\x80", 3 },
+		{ "long", "\6\3\x80\0\0\0\0\1\1", 9 },
+		{ "gone", "\6\1\0", 3 },
+		{ "empty", "\0\0\0", 3 },
+	};
+
+	for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++)
+		put("fuzz_merkle", inputs[i].name, inputs[i].bytes, inputs[i].len);
+}
+
+/* A row of fuzz_index.c: its name, and what is not zero, empty or of one byte. */
+struct index_row {
+	const char *name;
+	uint8_t times, id_len;
+	uint64_t nanos, status;
+};
+
+static void put_number(struct script *s, uint64_t value)
+{
+	s->bytes[s->len++] = 1;
+	memcpy(s->bytes + s->len, &value, sizeof(value));
+	s->len += sizeof(value);
+}
+
+static void put_bytes(struct script *s, uint8_t type, uint8_t len)
+{
+	s->bytes[s->len++] = type;
+	s->bytes[s->len++] = len;
+	memset(s->bytes + s->len, 'x', len);
+	s->len += len;
+}
+
+static void put_index_row(struct script *s, const struct index_row *r)
+{
+	const uint8_t len = (uint8_t)strlen(r->name);
+
+	s->bytes[s->len++] = len;
+	memcpy(s->bytes + s->len, r->name, len);
+	s->len += len;
+	s->bytes[s->len++] = r->times;
+	put_number(s, 1);	    /* inode */
+	put_bytes(s, 3, 120);	    /* fingerprint */
+	put_bytes(s, 3, r->id_len); /* id */
+	s->bytes[s->len++] = 0;	    /* parent */
+	put_number(s, 1700000000);  /* created_seconds */
+	put_number(s, r->nanos);
+	put_bytes(s, 2, 6);	    /* architecture */
+	for (int i = 0; i < 5; i++) /* memory_bytes to unique_bytes */
+		put_number(s, 4096);
+	put_bytes(s, 3, DIGEST_SIZE); /* manifest_digest */
+	put_number(s, r->status);
+	put_number(s, 0);   /* missing */
+	put_number(s, 0);   /* removing */
+	put_bytes(s, 2, 3); /* problem */
+	put_number(s, 0);   /* verified_at */
+}
+
+static void put_index(const char *name, const struct index_row *row)
+{
+	struct script s = { .bytes = { 1 }, .len = 1 };
+
+	put_index_row(&s, row);
+	put("fuzz_index", name, s.bytes, s.len);
+}
+
+static void put_sql(const char *name, const char *sql)
+{
+	char text[1024];
+
+	put("fuzz_index", name, text, (size_t)snprintf(text, sizeof(text), "\2%s", sql));
+}
+
+/* An index as it is made, with one byte before it. */
+static void put_whole_index(void)
+{
+	char path[] = "/tmp/snapfs-seeds.XXXXXX", command[64];
+	auto_free uint8_t *buf = NULL, *whole = NULL;
+	auto_fd int fd = -1;
+	struct store *store = NULL;
+	size_t len;
+
+	if (!mkdtemp(path) || cat_store_open(&store, path, CAT_OPEN_CREATE, NULL) < 0)
+		return;
+	cat_store_close(store);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (io_read_file(fd, "catalog.db", 1U << 20, &buf, &len, NULL) < 0)
+		return;
+	whole = calloc(1, len + 1);
+	if (whole) {
+		memcpy(whole + 1, buf, len);
+		put("fuzz_index", "whole", whole, len + 1);
+	}
+	snprintf(command, sizeof(command), "rm -rf %s", path);
+	if (system(command) != 0)
+		fprintf(stderr, "%s is left\n", path);
+}
+
+static void indexes(void)
+{
+	static const char longer[] =
+		"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+		"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn";
+
+	put_index("missing", &(struct index_row){ "other", 0, 16, 5, 1 });
+	put_index("many", &(struct index_row){ "other", 200, 16, 5, 1 });
+	put_index("status", &(struct index_row){ "good", 0, 16, 5, 77 });
+	put_index("replaced", &(struct index_row){ "bad", 0, 16, 5, 4 });
+	/* What a reader cuts, and so never gets past. */
+	put_index("nanos", &(struct index_row){ "other", 200, 16, 5ULL << 32, 1 });
+	put_index("short_ids", &(struct index_row){ "other", 200, 5, 5, 1 });
+	put_index("long_names", &(struct index_row){ longer, 200, 16, 5, 1 });
+	put_index("no_name", &(struct index_row){ "../../etc", 0, 16, 5, 1 });
+	put_sql("endless_view",
+		"DROP TABLE snapshot; CREATE VIEW snapshot AS WITH RECURSIVE r(n) AS (SELECT 1 "
+		"UNION ALL SELECT n + 1 FROM r) SELECT 'x' || n AS name, 1 AS inode, x'' AS "
+		"fingerprint, x'' AS id, x'' AS parent, 1 AS created_seconds, 1 AS created_nanos, "
+		"'' AS architecture, 1 AS memory_bytes, 1 AS vcpus, 0 AS layers, 0 AS "
+		"stored_bytes, "
+		"0 AS unique_bytes, x'' AS manifest_digest, 1 AS status, 0 AS missing, 0 AS "
+		"removing, '' AS problem, 0 AS verified_at FROM r");
+	put_sql("trigger", "CREATE TRIGGER t AFTER INSERT ON snapshot BEGIN "
+			   "DELETE FROM snapshot; END");
+	put_sql("no_column", "ALTER TABLE snapshot DROP COLUMN problem");
+	put_sql("no_table", "DROP TABLE snapshot");
+	put_sql("newer", "PRAGMA user_version = 9999");
+	put_sql("not_ours", "PRAGMA application_id = 1");
+	put_sql("no_index", "DROP INDEX snapshot_by_time");
+	put_whole_index();
+}
+
 /* The first two bytes are the sizes, see the target. */
 static void put_layermap(const char *name, uint8_t pages, uint8_t file_pages,
 			 const struct layer_run *run, size_t n)
@@ -479,6 +667,30 @@ static void layermaps(void)
 	put_layermap("disorder", 4, 2, disorder, 2);
 }
 
+/* See fuzz_working_set.c, which makes the digest right. */
+static void put_working_set(const char *name, const struct page_run *run, size_t n, bool whole)
+{
+	const struct working_set set = { .id = { 1, 2, 3 },
+					 .run = (struct page_run *)(uintptr_t)run,
+					 .n = n };
+	auto_free uint8_t *buf = NULL;
+	size_t len;
+
+	if (proto_working_set_encode(&set, &buf, &len) == 0)
+		put("fuzz_working_set", name, buf, whole ? len : len - DIGEST_SIZE);
+}
+
+static void working_sets(void)
+{
+	static const struct page_run runs[] = { { 0, 3 }, { 7, 1 }, { 1 << 19, 1 << 18 } };
+	static const struct page_run touching[] = { { 5, 1 }, { 6, 1 } };
+
+	put_working_set("none", NULL, 0, false);
+	put_working_set("runs", runs, 3, false);
+	put_working_set("whole", runs, 3, true);
+	put_working_set("touching", touching, 2, false);
+}
+
 int main(int argc, char **argv)
 {
 	root = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -496,7 +708,12 @@ int main(int argc, char **argv)
 	transports();
 	texts();
 	overlays();
+	names();
+	mount_options();
+	trees();
+	indexes();
 	layermaps();
+	working_sets();
 	close(root);
 	return 0;
 }

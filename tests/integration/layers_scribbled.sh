@@ -11,7 +11,9 @@ good() { [ "$(grep -c '^good' "$WORK/$1.out")" -ge "$2" ]; }
 start() {
 	local name=$1
 	shift
-	rm -f "$WORK/$name.in"
+	# The answers of one before are not this one's.
+	rm -f "$WORK/$name.in" "$WORK/$name.out" "$WORK/$name.sock"
+	: >"$WORK/$name.out"
 	mkfifo "$WORK/$name.in"
 	"$BIN/vmm" --control "$WORK/$name.sock" "$@" <"$WORK/$name.in" >"$WORK/$name.out" \
 		2>"$WORK/$name.log" &

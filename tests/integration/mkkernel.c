@@ -9,6 +9,9 @@
  *     s   scribbles from now on: writes the number of the write into a random one of 1,024
  *	   pages and into a log of them, without an end; and at any more letter compares
  *	   all pages with the log, and answers "good" or, for the last time, "bad"
+ *     f   writes its own address into each page from 32 to 160 MiB, answers "filled"
+ *     w   reads a quarter of these, scattered, answers "walked", or "corrupt" where one
+ *         holds something else
  *
  * It exists for what the demo guest has not: a command line, input, a reset, writes, and
  * a file that it was loaded from.
@@ -46,16 +49,42 @@ __asm__(".pushsection .rodata\n"
 	"	je	fault\n"
 	"	cmp	$'s', %al\n"
 	"	je	scribble\n"
+	"	cmp	$'f', %al\n"
+	"	je	fill\n"
+	"	cmp	$'w', %al\n"
+	"	je	walk\n"
 	"	cmp	$'.', %al\n"
 	"	jne	wait\n"
 	"	lea	text_alive(%rip), %rsi\n"
 	"	call	print\n"
+	"	jmp	wait\n"
+	"fill:	mov	$0x2000000, %edi\n"
+	"1:	mov	%rdi, (%rdi)\n"
+	"	add	$0x1000, %edi\n"
+	"	cmp	$0xa000000, %edi\n"
+	"	jb	1b\n"
+	"	lea	text_filled(%rip), %rsi\n"
+	"	call	print\n"
+	"	jmp	wait\n"
+	"walk:	mov	$0x2000, %ecx\n"
+	"1:	imul	$40503, %ecx, %edi\n" /* odd: no page twice */
+	"	and	$0x7fff, %edi\n"
+	"	shl	$12, %edi\n"
+	"	add	$0x2000000, %edi\n"
+	"	lea	text_corrupt(%rip), %rsi\n"
+	"	cmp	%rdi, (%rdi)\n"
+	"	jne	2f\n"
+	"	dec	%ecx\n"
+	"	jnz	1b\n"
+	"	lea	text_walked(%rip), %rsi\n"
+	"2:	call	print\n"
 	"	jmp	wait\n"
 	"reset:	mov	$0xfe, %al\n"
 	"	out	%al, $0x64\n"
 	"	jmp	wait\n"
 	"fault:	lidt	no_idt(%rip)\n"
 	"	movabs	0xf00000000, %rax\n" /* not mapped */
+	"	hlt\n"
 	/* %r12: the number of the last write, %r13: the log, %r14: the pages */
 	"scribble:\n"
 	"	xor	%r12d, %r12d\n"
@@ -124,11 +153,14 @@ __asm__(".pushsection .rodata\n"
 	"text_alive: .asciz \"alive\\n\"\n"
 	"text_good: .asciz \"good\\n\"\n"
 	"text_bad: .asciz \"bad\\n\"\n"
+	"text_filled: .asciz \"filled\\n\"\n"
+	"text_walked: .asciz \"walked\\n\"\n"
+	"text_corrupt: .asciz \"corrupt\\n\"\n"
 	"no_idt: .zero 10\n"
 	"kernel_end:\n"
 	"	.popsection\n");
 
-static uint8_t image[4 * SECTOR];
+static uint8_t image[6 * SECTOR];
 
 static void put32(size_t at, uint32_t v)
 {

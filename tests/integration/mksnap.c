@@ -471,6 +471,9 @@ int main(int argc, char **argv)
 	sock = start_publisher(job.store, &pid);
 	publish(sock, &job);
 	close(sock);
+	proto_layermap_free(&job.map);
+	if (job.layers)
+		proto_snapdir_close(&job.over);
 	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		die("the publisher failed");
 	return 0;

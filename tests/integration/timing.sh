@@ -40,7 +40,7 @@ quit_vmm a
 
 start_vmm b --restore-snapshot "$STORE/snapshots/s2" --timing
 ticks_on b
-line b restore options publisher verify kvm ram vm state devices loop sandbox start
+line b restore options publisher verify machine ram vm state devices loop sandbox start
 quit_vmm b
 [ "$(wc -l <"$WORK/b.log")" -eq 1 ] || fail "more than a line: $(cat "$WORK/b.log")"
 start_vmm c --restore-snapshot "$STORE/snapshots/s2"

@@ -33,7 +33,7 @@ UNUSED static void start_console(struct rig *r, unsigned ncpus)
 
 	assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
 	r->reader = pair[0];
-	if (machine_init(&r->m, ncpus, pair[1], &e) < 0)
+	if (machine_init(&r->m, ncpus, pair[1], &e) < 0 || kvm_host_open(&r->m.kvm, &e) < 0)
 		fail_msg("%s", e.text);
 }
 

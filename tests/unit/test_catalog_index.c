@@ -368,9 +368,10 @@ static void many_snapshots_are_all_listed(void **state)
 		"cd '%s/snapshots' && for i in $(seq 300); do mkdir s$i; cp n/state.bin s$i; done",
 		r->store);
 	store = rig_open(r);
+	/* An open reads no directory: who asks first does. */
+	assert_int_equal(cat_index_find(store, "s299", &row, NULL), 0);
 	rig_shell("test 301 = \"$(sqlite3 '%s/catalog.db' 'SELECT count(*) FROM snapshot')\"",
 		  r->store);
-	assert_int_equal(cat_index_find(store, "s299", &row, NULL), 0);
 	assert_int_equal(row.status, CAT_DAMAGED);
 	assert_int_equal(cat_index_latest(store, text, NULL), 0);
 	assert_string_equal(text, "n");
