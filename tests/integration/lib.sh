@@ -218,7 +218,11 @@ sums() {
 }
 
 # gone PID: it has ended, whoever may still have to take note of that.
-gone() { ! grep -q '^State:.*[^Z] (' "/proc/$1/status" 2>/dev/null; }
+# Its threads, too: until the last one ends its descriptors are open.
+gone() {
+	local threads=("/proc/$1/task/"*)
+	[ ${#threads[@]} -le 1 ] && ! grep -q '^State:.*[^Z] (' "/proc/$1/status" 2>/dev/null
+}
 
 # publisher_of NAME: the pid of the publisher of a vmm.
 publisher_of() {
