@@ -208,6 +208,17 @@ static int open_folder(int dirfd, const char *path, const char **name)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Why a folder of the snapshot was not opened: one that is missing or a link is the snapshot's
+ * fault. */
+static int no_folder(int rc, const char *path, struct err *e)
+{
+	const int n = (int)strcspn(path, "/");
+
+	if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
+		return err_refuse(e, -rc, "%.*s is not a directory of its own", n, path);
+	return err_sys(e, -rc, "%.*s", n, path);
+}
+
 /* A file in the directory, or in a folder of it. */
 static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err *e)
 {
@@ -219,7 +230,7 @@ static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err 
 		return io_open_regular(dirfd, path, size, e);
 	folder = open_folder(dirfd, path, &name);
 	if (folder < 0)
-		return err_sys(e, -folder, "%.*s", (int)strcspn(path, "/"), path);
+		return no_folder(folder, path, e);
 	rc = io_open_regular(folder, name, size, e);
 	return rc < 0 ? err_prefix(e, rc, "%.*s", (int)strcspn(path, "/"), path) : rc;
 }
@@ -239,7 +250,7 @@ int proto_snapdir_read_map(const struct snapdir *d, size_t i, const char *label,
 
 	snprintf(path, sizeof(path), SNAPDIR_LAYERS "/%zu.map", i);
 	folder = open_folder(d->dirfd, path, &name);
-	rc = folder < 0 ? err_sys(e, -folder, "%s", SNAPDIR_LAYERS)
+	rc = folder < 0 ? no_folder(folder, path, e)
 			: io_read_file(folder, name, LAYERMAP_MAX, &buf, &len, e);
 	if (rc < 0 && folder >= 0)
 		rc = err_prefix(e, rc, "%s", SNAPDIR_LAYERS);

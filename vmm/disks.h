@@ -25,7 +25,7 @@ int disks_forget_paths(const SnapshotManifest *manifest, Machine *config);
 
 /*
  * Whether the files that `config` names are there and have the size that the guest
- * knows, those only read are what they were, and the kept ones (fds[i], of file 1 + i of
+ * knows, those only read are what they were, and the kept ones (fds[i], in the order of
  * proto_snapdir_file(); negative: could not be opened, which has been said) fit
  * together. Looks, and touches nothing. 0 or -EINVAL with a sentence each.
  */

@@ -90,12 +90,27 @@ static int clone_memory(const struct kept *it, int fd)
 	return ioctl(fd, FICLONE, it->memory->fd) < 0 ? -errno : 0;
 }
 
+/* RAM that is no file of its own: most of it is copied while the guest runs. */
+static int prepare_rounds(struct kept *it, struct publisher *p, struct err *e)
+{
+	const int layer = rounds_want_layer(it->machine, e);
+
+	if (layer < 0)
+		return layer;
+	it->copy_fd = layer ? publisher_get_file(p, e)
+			    : publisher_get_ram(p, it->memory->size, NULL, false, e);
+	if (it->copy_fd < 0)
+		return it->copy_fd;
+	return rounds_begin(&it->rounds, it->machine, it->copy_fd, layer, e);
+}
+
 static int prepare_memory(struct kept *it, struct publisher *p, struct err *e)
 {
 	if (it->memory->backing == RAM_SHARED)
 		return ram_freeze_prepare(it->memory, &it->frozen, e);
-	it->copy_fd = it->slot == 0 ? publisher_get_ram(p, it->memory->size, NULL, false, e)
-				    : publisher_get_file(p, e);
+	if (it->slot == 0)
+		return prepare_rounds(it, p, e);
+	it->copy_fd = publisher_get_file(p, e);
 	return it->copy_fd < 0 ? it->copy_fd : 0;
 }
 
@@ -127,6 +142,8 @@ static int freeze_memory(struct kept *it, struct machine *m, struct err *e)
 
 	if (it->copy_fd < 0)
 		return swap_mapping(it, m, e);
+	if (it->rounds)
+		return rounds_rest(it->rounds, e);
 	rc = ram_write_out(it->memory, it->copy_fd, e);
 	return rc < 0 && it->slot != 0 ? err_prefix(e, rc, "%s", it->name) : rc;
 }
@@ -150,6 +167,7 @@ static void drop_memory(struct kept *it)
 {
 	ram_unmap(&it->frozen);
 	ram_release(&it->old);
+	rounds_fail(take_ptr(&it->rounds));
 }
 
 static const struct keep_ops memory_ops = {
@@ -270,7 +288,7 @@ static const Disk *origin_of(const struct machine *m, const Device *d)
 void keep_list(struct keep *k, struct machine *m)
 {
 	*k = (struct keep){ .machine = m };
-	add(k, (struct kept){ .ops = &memory_ops, .name = "RAM", .memory = &m->ram });
+	add(k, (struct kept){ .ops = &memory_ops, .name = "RAM", .memory = &m->ram, .machine = m });
 	for (size_t i = 0; m->config && i < m->config->n_device; i++) {
 		const Device *d = m->config->device[i];
 		struct virtio *v = keep_wants(m, d) ? machine_find_virtio(m, d->name) : NULL;
@@ -308,6 +326,7 @@ static void look_away(struct look *l)
 /* Once disks are frozen it is too late: each failure would leave them with one more file. */
 static int check_files(const struct keep *k, struct err *e)
 {
+	const size_t layers = k->machine ? k->machine->base.nfiles + 1 : 0;
 	size_t files = 0;
 
 	for (unsigned i = 1; i < k->n; i++) {
@@ -320,13 +339,19 @@ static int check_files(const struct keep *k, struct err *e)
 					  "file",
 					  it->name, DISK_LAYERS_MAX);
 	}
-	if (files <= MANIFEST_DISK_FILES_MAX)
+	if (files > MANIFEST_DISK_FILES_MAX)
+		return err_refuse(
+			e, E2BIG,
+			"the machine's disks are of %zu files, of which a snapshot has at most "
+			"%d: copy one to a new file",
+			files, MANIFEST_DISK_FILES_MAX);
+	if (!k->machine || k->machine->base.nfiles == 0 || files + layers + 3 <= IO_MAX_FDS)
 		return 0;
 	return err_refuse(
 		e, E2BIG,
-		"the machine's disks are of %zu files, of which a snapshot has at most %d: "
-		"copy one to a new file",
-		files, MANIFEST_DISK_FILES_MAX);
+		"the machine's disks are of %zu files and its RAM of %zu layers, which is "
+		"more than can be passed on: copy a disk to a new file",
+		files, layers);
 }
 
 static struct look *look(const struct keep *k, struct err *e)
@@ -496,7 +521,10 @@ int keep_settle(struct keep *k, struct err *e)
 	for (unsigned i = 0; rc == 0 && i < k->n; i++) {
 		struct kept *it = &k->item[i];
 
-		rc = it->copy_fd >= 0 ? settle_copy(it, e) : it->ops->settle(it, e);
+		if (it->rounds)
+			rc = rounds_finish(it->rounds, e);
+		if (rc == 0)
+			rc = it->copy_fd >= 0 ? settle_copy(it, e) : it->ops->settle(it, e);
 	}
 	return rc;
 }
@@ -558,6 +586,9 @@ int keep_describe(const struct keep *k, SnapshotManifest *manifest)
 int keep_commit(const struct keep *k, struct publisher *p, int manifest_fd, int state_fd,
 		struct err *e)
 {
+	int ram[MANIFEST_LAYERS_MAX + 2];
+	auto_fd int maps = -1;
+	size_t nram;
 	int fds[MANIFEST_DISK_FILES_MAX];
 	struct publisher_disks disks = { .fds = fds };
 
@@ -569,7 +600,9 @@ int keep_commit(const struct keep *k, struct publisher *p, int manifest_fd, int 
 						  MANIFEST_DISK_FILES_MAX);
 			fds[disks.n++] = k->item[i].file[n].fd;
 		}
-	return publisher_send_commit(p, manifest_fd, state_fd, k->item[0].file[0].fd, &disks, e);
+	if (keep_list_ram(k, ram, &nram, &maps, e) < 0)
+		return -EIO;
+	return publisher_send_commit(p, manifest_fd, state_fd, ram, nram, &disks, e);
 }
 
 void keep_drop(struct keep *k)

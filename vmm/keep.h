@@ -14,7 +14,9 @@
  *					mapping; a disk: on a new overlay
  *	such a disk or pmem, where the	a clone of the file is kept, and the guest
  *	file system makes clones	goes on with it as before
- *	memory without such a file	is written out
+ *	RAM without such a file		is copied in rounds while the guest runs, as a layer
+ *					over the machine's base where that is known (rounds.h)
+ *	pmem without such a file	is written out
  *
  * Main thread only.
  */
@@ -23,6 +25,7 @@
 #include "machine.h"
 #include "proto/manifest.h"
 #include "publisher.h"
+#include "rounds.h"
 #include "virtio/disk.h"
 
 #define KEEP_MAX (1 + MACHINE_VIRTIO_MAX) /* RAM, then devices */
@@ -36,6 +39,8 @@ struct kept {
 	struct disk *disk;
 	const Disk *origin; /* whose files it was restored over, the machine's; NULL: none */
 
+	struct machine *machine; /* of RAM */
+	struct rounds *rounds;	 /* owned: RAM is copied by these */
 	int copy_fd; /* a file of the publisher's, empty at first: its clone, or written out */
 	bool cloned;
 	struct ram frozen;
@@ -87,6 +92,16 @@ int keep_describe(const struct keep *k, SnapshotManifest *manifest);
 /* Hands all over to the publisher: publisher_send_commit(). 0 or a negative errno. */
 int keep_commit(const struct keep *k, struct publisher *p, int manifest_fd, int state_fd,
 		struct err *e);
+
+/* The same for the layers of RAM, if it is saved as one more. 0 or a negative errno. */
+int keep_describe_layers(const struct keep *k, SnapshotManifest *manifest);
+
+/*
+ * The descriptors of RAM as a commit has them: its file; or the maps, a new file that is the
+ * caller's (*maps_fd), and the layers' files. Into fds[], of MANIFEST_LAYERS_MAX + 2. 0 or a
+ * negative errno.
+ */
+int keep_list_ram(const struct keep *k, int fds[], size_t *n, int *maps_fd, struct err *e);
 
 /* Undoes what was only prepared, closes and frees the rest. */
 void keep_drop(struct keep *k);

@@ -43,13 +43,15 @@ int kvm_ioctl(int fd, unsigned long request, void *arg)
 
 static int check_capabilities(struct kvm_host *host, struct err *e)
 {
-	int rc = 0;
+	int rc = 0, rc2;
 
 	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
 		if (ioctl(host->fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
 			rc = err_also(e, ENOTSUP, "this host's KVM lacks %s", needed[i].name);
 	if (rc < 0 && e)
 		e->status = STATUS_ENVIRONMENT;
+	rc2 = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+	host->manual_dirty_log = rc2 > 0 && (rc2 & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
 	host->tsc_control = ioctl(host->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
 	return rc;
 }

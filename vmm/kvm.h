@@ -17,6 +17,7 @@ struct kvm_host {
 	int fd;		   /* /dev/kvm, owned */
 	uint32_t run_size; /* bytes of a vCPU's struct kvm_run mapping */
 	bool tsc_control;
+	bool manual_dirty_log;	   /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 	struct kvm_msr_list *msrs; /* MSRs that KVM keeps and the MTRRs, owned */
 	int spare_vm; /* a bare VM, made to ask what /dev/kvm does not tell, owned; or -1 */
 	int probe_vm; /* one that has served its purpose, owned; or -1 */

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cpuid.h"
 #include "demo_guest.h"
+#include "dirty.h"
 #include "vmgenid.h"
 
 static void set_irq(void *arg, uint32_t irq, bool level)
@@ -117,6 +118,8 @@ void machine_destroy(struct machine *m)
 		disk__free_unpacked(m->origin[i], NULL);
 	free(m->origin);
 	ram_unmap(&m->ram);
+	pageset_free(&m->dirty);
+	base_forget(&m->base);
 	boot_free(&m->boot);
 	if (m->event_fd >= 0)
 		close(m->event_fd);
@@ -336,8 +339,11 @@ int machine_boot(struct machine *m, struct err *e)
 	struct vdev *devices[MACHINE_DEVICES_MAX];
 	unsigned n;
 	struct vm fresh;
-	int rc = create_vm(m, &fresh, e);
+	/* What the old one has logged is known to nobody else. */
+	int rc = m->vm.fd >= 0 ? dirty_collect(m, e) : 0;
 
+	if (rc == 0)
+		rc = create_vm(m, &fresh, e);
 	if (rc < 0)
 		return rc;
 	timing_mark(m->timing, "vm");

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base.h"
 #include "base/text.h"
 #include "boot.h"
 #include "chardev.h"
@@ -20,6 +21,7 @@
 #include "i8042.h"
 #include "iothread.h"
 #include "options.h"
+#include "pageset.h"
 #include "power.h"
 #include "ram.h"
 #include "rtc.h"
@@ -76,6 +78,7 @@ struct machine {
 	struct handover handover;
 	enum freeze_way freeze;
 	struct ram ram;
+	struct pageset dirty;	       /* pages of RAM that have changed since the base: dirty.h */
 	struct ram *pmem[VM_PMEM_MAX]; /* their devices', in the order of their addresses */
 	unsigned npmem;
 	struct boot boot;
@@ -114,8 +117,7 @@ struct machine {
 
 	/* identity, the main thread's */
 	struct timespec started;
-	bool has_parent;
-	uint8_t parent[UUID_SIZE]; /* the snapshot it was restored from or last saved as */
+	struct base base; /* the snapshot it was restored from or last saved as */
 	bool restored;
 	uint8_t restored_from[UUID_SIZE];
 	uint8_t generation[UUID_SIZE];

@@ -192,7 +192,7 @@ static int restore(struct program *p, struct err *e)
 	if (rc == 0 && p->options.record_s)
 		working_set_watch(&p->machine.ram);
 	else if (rc == 0 && !p->options.no_prefetch)
-		restore_working_set(&r, &p->working_set);
+		restore_working_set(&r, &p->machine, &p->working_set);
 	restore_close(&r);
 	return rc;
 }

@@ -104,6 +104,16 @@ static json_t *run_balloon(struct monitor *mon, const char *size)
 
 static json_t *run_help(struct monitor *mon);
 
+/* RAM that was copied, and not just frozen: how much that was. */
+static void add_copied(json_t *answer, const struct save_result *r)
+{
+	json_object_set_new(answer, "layer", json_boolean(r->layer));
+	json_object_set_new(answer, "pages_changed", json_integer((json_int_t)r->pages_changed));
+	json_object_set_new(answer, "rounds", json_integer((json_int_t)r->rounds));
+	json_object_set_new(answer, "written_bytes", json_integer((json_int_t)r->bytes_written));
+	json_object_set_new(answer, "pages_in_pause", json_integer((json_int_t)r->pages_left));
+}
+
 static void on_saved(void *arg, int rc, const struct save_result *result, const struct err *e)
 {
 	struct monitor *mon = arg;
@@ -122,6 +132,8 @@ static void on_saved(void *arg, int rc, const struct save_result *result, const 
 				   monitor_string(mon->save_name), "path",
 				   monitor_string(result->path), "pause_us",
 				   (json_int_t)(result->pause_ns / 1000), "freeze", result->freeze);
+		if (result->copied)
+			add_copied(answer, result);
 		if (*result->notices)
 			json_object_set_new(answer, "notice", monitor_string(result->notices));
 	}

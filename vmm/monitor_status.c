@@ -178,8 +178,8 @@ json_t *monitor_status(struct monitor *mon)
 	pages = vm_stat(&m->vm, "pages_4k");
 	if (pages >= 0) /* page-table pages that KVM keeps for the guest; not every KVM tells */
 		json_object_set_new(j, "pages_4k", json_integer(pages));
-	if (m->has_parent)
-		json_object_set_new(j, "parent", json_string(uuid_format(m->parent, parent)));
+	if (m->base.exists)
+		json_object_set_new(j, "parent", json_string(uuid_format(m->base.id, parent)));
 	json_object_set_new(j, "save",
 			    json_string(mon->save.phase == SAVE_IDLE ? "none" : "under way"));
 	if (mon->save.phase == SAVE_PUBLISHING) {

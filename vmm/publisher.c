@@ -308,6 +308,12 @@ int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e)
 	return receive(p, reply, NULL, NULL, e);
 }
 
+int publisher_receive_files(struct publisher *p, PublishReply **reply, int *fds, size_t *nfds,
+			    struct err *e)
+{
+	return receive(p, reply, fds, nfds, e);
+}
+
 /* Asks for a file: the one descriptor that the answer brings, or a negative errno. */
 static int get_file(struct publisher *p, PublishRequest *m, struct err *e)
 {
@@ -435,23 +441,28 @@ int publisher_send_save(struct publisher *p, const char *name, const struct publ
 	return send_anew(p, &m, disks ? disks->fds : NULL, save.n_disk, e);
 }
 
-int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
-			  const struct publisher_disks *disks, struct err *e)
+int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, const int *ram_fds,
+			  size_t nram, const struct publisher_disks *disks, struct err *e)
 {
 	CommitRequest commit = COMMIT_REQUEST__INIT;
 	PublishRequest m = PUBLISH_REQUEST__INIT;
-	int fds[IO_MAX_FDS] = { manifest_fd, state_fd, ram_fd };
+	int fds[IO_MAX_FDS] = { manifest_fd, state_fd };
 	const size_t n = disks ? disks->n : 0;
 
 	if (n > MANIFEST_DISK_FILES_MAX)
 		return err_refuse(e, E2BIG, "the machine's disks are of more than %d files",
 				  MANIFEST_DISK_FILES_MAX);
+	if (2 + nram + n > IO_MAX_FDS)
+		return err_refuse(
+			e, E2BIG,
+			"the machine's RAM and disks are of too many files to be passed on");
+	memcpy(fds + 2, ram_fds, nram * sizeof(*fds));
 	for (size_t i = 0; i < n; i++)
-		fds[3 + i] = disks->fds[i];
+		fds[2 + nram + i] = disks->fds[i];
 	commit.ram_is_own = true;
 	m.what_case = PUBLISH_REQUEST__WHAT_COMMIT;
 	m.commit = &commit;
-	return send_request(p, &m, fds, 3 + n, e);
+	return send_request(p, &m, fds, 2 + nram + n, e);
 }
 
 int publisher_send_abort(struct publisher *p, struct err *e)

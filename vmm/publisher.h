@@ -94,12 +94,13 @@ int publisher_keep_working_set(struct publisher *p, const uint8_t id[UUID_SIZE],
  * Each sends a request whose replies publisher_receive() brings. 0 or a negative
  * errno. publisher_send_save() starts another publisher where there is none.
  * `disks` (NULL: none): of a save the files of the disks that it will keep, as
- * they are now; of a commit the frozen ones, in the order of the manifest.
+ * they are now; of a commit the frozen ones, in the order of the manifest. ram_fds: RAM's
+ * file; or, where the manifest has layers, one with their maps, and those of the layers.
  */
 int publisher_send_save(struct publisher *p, const char *name, const struct publisher_disks *disks,
 			struct err *e);
-int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, int ram_fd,
-			  const struct publisher_disks *disks, struct err *e);
+int publisher_send_commit(struct publisher *p, int manifest_fd, int state_fd, const int *ram_fds,
+			  size_t nram, const struct publisher_disks *disks, struct err *e);
 int publisher_send_abort(struct publisher *p, struct err *e);
 
 /*
@@ -108,6 +109,10 @@ int publisher_send_abort(struct publisher *p, struct err *e);
  * a negative errno with words when the publisher has gone: p->sock is closed then.
  */
 int publisher_receive(struct publisher *p, PublishReply **reply, struct err *e);
+
+/* As publisher_receive(), with the reply's descriptors (*nfds in: room, out: got), the caller's. */
+int publisher_receive_files(struct publisher *p, PublishReply **reply, int *fds, size_t *nfds,
+			    struct err *e);
 
 /* The failure that a reply tells, into *e; 0 if it tells none. */
 int publisher_failure(const PublishReply *reply, struct err *e);

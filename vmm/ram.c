@@ -25,6 +25,13 @@ unsigned ram_layout(uint64_t size, struct ram_region region[RAM_REGIONS])
 	return 2;
 }
 
+/* A core dump of vmm is about vmm; and a fork shall not copy a guest. */
+static void advise(void *p, uint64_t size)
+{
+	madvise(p, size, MADV_DONTDUMP);
+	madvise(p, size, MADV_DONTFORK);
+}
+
 static uint8_t *map(int fd, const struct ram *ram)
 {
 	const uint64_t size = ram->size;
@@ -34,9 +41,7 @@ static uint8_t *map(int fd, const struct ram *ram)
 
 	if (p == MAP_FAILED)
 		return NULL;
-	/* A core dump of vmm is about vmm; and a fork shall not copy a guest. */
-	madvise(p, size, MADV_DONTDUMP);
-	madvise(p, size, MADV_DONTFORK);
+	advise(p, size);
 	return p;
 }
 
@@ -64,6 +69,7 @@ static int map_described(struct ram *ram, int fd, struct err *e)
 			       (unsigned long long)ram->size);
 	}
 	ram->fd = take_fd(&own);
+	ram->log_dirty = ram->backing == RAM_PRIVATE && !ram->read_only;
 	return 0;
 }
 
@@ -87,6 +93,127 @@ int ram_map_at(struct ram *ram, enum ram_backing backing, int fd, uint64_t size,
 	return map_described(ram, fd, e);
 }
 
+/* ---- layers ---- */
+
+static int map_run(const struct ram *ram, const struct flat_run *r)
+{
+	const bool zeros = r->from == LAYERMAP_ZEROS;
+	const uint64_t size = r->count * RAM_PAGE;
+	void *at = ram->base + r->page * RAM_PAGE;
+	void *p = mmap(at, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | (zeros ? MAP_ANONYMOUS : 0),
+		       zeros ? -1 : ram->layers->fd[r->layer],
+		       zeros ? 0 : (off_t)(r->from * RAM_PAGE));
+
+	if (p == MAP_FAILED)
+		return -errno;
+	advise(p, size);
+	return 0;
+}
+
+/* Into the private mapping, whose own pages these become. */
+static int read_run(const struct ram *ram, const struct flat_run *r)
+{
+	static const uint8_t zeros[RAM_PAGE];
+	uint8_t *at = ram->base + r->page * RAM_PAGE;
+	int rc = 0;
+
+	if (r->from != LAYERMAP_ZEROS)
+		return io_pread_full(ram->layers->fd[r->layer], at, r->count * RAM_PAGE,
+				     r->from * RAM_PAGE);
+	for (uint64_t i = 0; rc == 0 && i < r->count; i++)
+		rc = fault_copy(at + i * RAM_PAGE, zeros, RAM_PAGE);
+	return rc;
+}
+
+static int compare_counts(const void *a, const void *b)
+{
+	const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* So many pages a run must have at least to be mapped; runs of just so many: as *room says. */
+static int choose(const struct flat *f, uint64_t *least, uint64_t *room)
+{
+	auto_free uint64_t *counts = malloc(f->n * sizeof(*counts));
+	size_t n = 0;
+
+	if (!counts)
+		return -ENOMEM;
+	for (size_t i = 0; i < f->n; i++)
+		if (f->run[i].layer)
+			counts[n++] = f->run[i].count;
+	*least = 0;
+	*room = n;
+	if (n <= RAM_RUNS_MAX)
+		return 0;
+	qsort(counts, n, sizeof(*counts), compare_counts);
+	*least = counts[RAM_RUNS_MAX - 1];
+	*room = 0;
+	for (size_t i = 0; i < RAM_RUNS_MAX; i++)
+		*room += counts[i] == *least;
+	return 0;
+}
+
+static int map_runs(const struct ram *ram)
+{
+	const struct flat *f = &ram->layers->flat;
+	uint64_t least, room;
+	int rc = choose(f, &least, &room);
+
+	for (size_t i = 0; rc == 0 && i < f->n; i++) {
+		const struct flat_run *r = &f->run[i];
+		bool mapped;
+
+		if (r->layer == 0)
+			continue;
+		mapped = r->count > least || (r->count == least && room > 0);
+		room -= mapped && r->count == least;
+		rc = mapped ? map_run(ram, r) : read_run(ram, r);
+	}
+	return rc;
+}
+
+static struct ram_layers *take_layers(int *fds, unsigned n, struct flat *flat)
+{
+	struct ram_layers *l = malloc(sizeof(*l) + n * sizeof(l->fd[0]));
+
+	if (!l)
+		return NULL;
+	l->flat = *flat;
+	*flat = (struct flat){ 0 };
+	l->n = n;
+	l->fd[0] = -1;
+	for (unsigned i = 1; i < n; i++)
+		l->fd[i] = take_fd(&fds[i]);
+	return l;
+}
+
+int ram_map_layers(struct ram *ram, int *fds, unsigned n, struct flat *flat, uint64_t size,
+		   struct err *e)
+{
+	struct ram_layers *l = take_layers(fds, n, flat);
+	int rc = ram_map(ram, RAM_PRIVATE, take_fd(&fds[0]), size, e);
+
+	ram->layers = l;
+	if (rc == 0 && !l)
+		rc = err_sys(e, ENOMEM, "cannot map guest RAM");
+	if (rc == 0) {
+		rc = map_runs(ram);
+		if (rc < 0)
+			err_sys(e, -rc, "cannot map the layers of guest RAM");
+	}
+	if (rc == 0)
+		return 0;
+	for (unsigned i = 0; i < n; i++)
+		if (fds[i] >= 0)
+			close(take_fd(&fds[i]));
+	proto_flat_free(flat);
+	ram_unmap(ram);
+	return rc;
+}
+
 int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e)
 {
 	auto_fd int fd = memfd_create("guest-ram", MFD_CLOEXEC);
@@ -97,12 +224,23 @@ int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e)
 	return ram_map(ram, RAM_MEMFD, take_fd(&fd), size, e);
 }
 
+static void free_layers(struct ram_layers *l)
+{
+	for (unsigned i = 1; l && i < l->n; i++)
+		if (l->fd[i] >= 0)
+			close(l->fd[i]);
+	if (l)
+		proto_flat_free(&l->flat);
+	free(l);
+}
+
 void ram_unmap(struct ram *ram)
 {
 	if (ram->base)
 		munmap(ram->base, ram->size);
 	if (ram->fd >= 0)
 		close(ram->fd);
+	free_layers(ram->layers);
 	free(ram->written);
 	*ram = (struct ram){ .fd = -1 };
 }
@@ -151,7 +289,7 @@ static void mark(struct ram *ram, uint64_t offset, uint64_t len)
 		const uint64_t end = (page | 63) < last ? page | 63 : last;
 		const uint64_t bits = UINT64_MAX >> (63 - (end - page));
 
-		__atomic_fetch_or(&ram->written[page / 64], bits << (page % 64), __ATOMIC_RELAXED);
+		__atomic_fetch_or(&ram->written[page / 64], bits << (page % 64), __ATOMIC_RELEASE);
 		page = end + 1;
 	}
 }
@@ -159,6 +297,7 @@ static void mark(struct ram *ram, uint64_t offset, uint64_t len)
 int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
 {
 	uint64_t offset = offset_of(ram, address, len);
+	int rc;
 
 	if (offset == UINT64_MAX)
 		return -EINVAL;
@@ -166,9 +305,13 @@ int ram_write(struct ram *ram, uint64_t address, const void *buf, uint64_t len)
 		return -EROFS;
 	if (len == 0)
 		return 0;
-	/* Marked first: a page half written before a fault has changed too. */
+	rc = fault_copy(ram->base + offset, buf, len);
+	/*
+	 * Marked behind it, whatever came of it: who takes the mark and copies the page has
+	 * what was written. A page half written before a fault has changed too.
+	 */
 	mark(ram, offset, len);
-	return fault_copy(ram->base + offset, buf, len);
+	return rc;
 }
 
 /* The flat offset of an aligned 16-bit word, or UINT64_MAX. */
@@ -189,11 +332,13 @@ int ram_load16(const struct ram *ram, uint64_t address, uint16_t *value)
 int ram_store16(struct ram *ram, uint64_t address, uint16_t value)
 {
 	uint64_t offset = offset_of_word(ram, address);
+	int rc;
 
 	if (offset == UINT64_MAX)
 		return -EINVAL;
+	rc = fault_store16((uint16_t *)(void *)(ram->base + offset), value);
 	mark(ram, offset, sizeof(value));
-	return fault_store16((uint16_t *)(void *)(ram->base + offset), value);
+	return rc;
 }
 
 void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written)
@@ -205,6 +350,16 @@ void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written)
 	if (written && len)
 		mark(ram, offset, len);
 	return ram->base + offset;
+}
+
+void ram_take_written(struct ram *ram, uint64_t *bits)
+{
+	const uint64_t words = (ram->size / RAM_PAGE + 63) / 64;
+
+	for (uint64_t i = 0; i < words; i++)
+		/* Mostly there is nothing: a look is cheaper than an exchange. */
+		if (__atomic_load_n(&ram->written[i], __ATOMIC_RELAXED))
+			bits[i] |= __atomic_exchange_n(&ram->written[i], 0, __ATOMIC_ACQUIRE);
 }
 
 uint64_t ram_take_fault(const struct ram *ram)
@@ -225,6 +380,7 @@ int ram_discard(struct ram *ram, uint64_t address, uint64_t len)
 {
 	const uint64_t offset = offset_of(ram, address, len);
 	const int advice = ram->backing == RAM_PRIVATE ? MADV_DONTNEED : MADV_REMOVE;
+	int rc;
 
 	if (offset == UINT64_MAX || (address | len) % RAM_PAGE)
 		return -EINVAL;
@@ -234,8 +390,9 @@ int ram_discard(struct ram *ram, uint64_t address, uint64_t len)
 		return -EOPNOTSUPP;
 	if (len == 0)
 		return 0;
+	rc = madvise(ram->base + offset, len, advice) < 0 ? -errno : 0;
 	mark(ram, offset, len);
-	return madvise(ram->base + offset, len, advice) < 0 ? -errno : 0;
+	return rc;
 }
 
 int ram_freeze_prepare(const struct ram *ram, struct ram *frozen, struct err *e)

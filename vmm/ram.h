@@ -23,6 +23,7 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "proto/flat.h"
 
 #define RAM_PAGE       4096ULL
 #define RAM_HOLE_START (3ULL << 30) /* guest addresses of the 32-bit device hole */
@@ -45,11 +46,20 @@ struct ram {
 	unsigned nregions;
 	struct ram_region region[RAM_REGIONS];
 	enum ram_backing backing;
-	bool read_only;	   /* pmem that nobody writes: neither the guest nor ram_write() */
-	bool may_punch;	   /* RAM_SHARED: no space is reserved, ram_discard() may give some back */
-	uint8_t *base;	   /* the mapping of the flat run */
-	int fd;		   /* owned; read-only where RAM_PRIVATE */
-	uint64_t *written; /* one bit a page: changed by ram_write() or ram_discard() */
+	bool read_only; /* pmem that nobody writes: neither the guest nor ram_write() */
+	bool may_punch; /* RAM_SHARED: no space is reserved, ram_discard() may give some back */
+	bool log_dirty; /* the guest's writes are to be logged by KVM: RAM alone (vm.h) */
+	uint8_t *base;	/* the mapping of the flat run */
+	int fd;		/* owned; read-only where RAM_PRIVATE; of layers the bottom one */
+	struct ram_layers *layers; /* owned; NULL: all of it lies in fd */
+	uint64_t *written;	   /* one bit a page: changed by ram_write() or ram_discard() */
+};
+
+/* RAM_PRIVATE memory that lies in several files: those above the bottom one. */
+struct ram_layers {
+	struct flat flat; /* where each page is (proto/flat.h) */
+	unsigned n;	  /* files, the bottom one counted */
+	int fd[];	  /* owned, of layer i; [0] is not used */
 };
 
 /* A mapping that a freeze has taken out of use. */
@@ -74,6 +84,16 @@ int ram_map(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, st
  */
 int ram_map_at(struct ram *ram, enum ram_backing backing, int fd, uint64_t size, uint64_t address,
 	       bool read_only, struct err *e);
+
+/*
+ * Maps layers privately, as RAM of `size` bytes: the bottom one over all of it, what
+ * is above it in its place. Runs beyond RAM_RUNS_MAX, the small ones, are read in instead of
+ * mapped. Takes over the descriptors fds[n], n > 1, which become -1, and *flat, also when
+ * it fails. Time: some 4 us a run. 0 or a negative errno.
+ */
+#define RAM_RUNS_MAX 8192 /* each may be two mappings more, of 65,530 that a process has */
+int ram_map_layers(struct ram *ram, int *fds, unsigned n, struct flat *flat, uint64_t size,
+		   struct err *e);
 
 /* RAM in a memfd of `size` bytes. 0 or a negative errno. */
 int ram_map_memfd(struct ram *ram, uint64_t size, struct err *e);
@@ -110,6 +130,13 @@ int ram_store16(struct ram *ram, uint64_t address, uint16_t value);
  * that asked can be held. NULL: not all of it is RAM.
  */
 void *ram_host(struct ram *ram, uint64_t address, uint64_t len, bool written);
+
+/*
+ * Adds the pages written since the last call to bits[], one bit a page, and forgets
+ * them. Of what ram_host() has handed out that is right only while no I/O to it is
+ * under way.
+ */
+void ram_take_written(struct ram *ram, uint64_t *bits);
 
 /*
  * The guest address for which the calling thread was last given -EFAULT by one

@@ -42,8 +42,9 @@
 
 struct out {
 	const struct ram *ram;
-	int fd;	     /* where it is written to */
-	int pagemap; /* -1: it cannot be used */
+	int fd;		       /* where it is written to */
+	struct pageset *found; /* not NULL: they are noted here instead */
+	int pagemap;	       /* -1: it cannot be used */
 	struct err *e;
 	uint64_t entry[ENTRIES];
 	uint8_t chunk[CHUNK];
@@ -77,6 +78,10 @@ static int write_chunk(int fd, const uint8_t *buf, uint64_t len, uint64_t offset
 /* Reads the pages of [from, to) and writes those that hold something. */
 static int write_pages(struct out *o, uint64_t from, uint64_t to)
 {
+	if (o->found && from < to) {
+		pageset_add_run(o->found, from / RAM_PAGE, (to - from) / RAM_PAGE);
+		return 0;
+	}
 	for (uint64_t at = from; at < to; at += CHUNK) {
 		const uint64_t len = min(to - at, CHUNK);
 		int rc = fault_copy(o->chunk, o->ram->base + at, len);
@@ -166,7 +171,7 @@ static uint64_t page_above(uint64_t offset)
  * What lies behind the end of a file that has become shorter counts as data:
  * reading it finds that it is lost.
  */
-static void find_data(const struct ram *ram, uint64_t at, uint64_t *from, uint64_t *to)
+static void find_file_data(const struct ram *ram, uint64_t at, uint64_t *from, uint64_t *to)
 {
 	const off_t data = lseek(ram->fd, (off_t)at, SEEK_DATA);
 	off_t hole;
@@ -188,20 +193,33 @@ static void find_data(const struct ram *ram, uint64_t at, uint64_t *from, uint64
 		*to = min(page_above((uint64_t)hole), ram->size);
 }
 
-int ram_write_out(const struct ram *ram, int fd, struct err *e)
+/* The same, in the run of layers that `at` is in. What a layer has above the bottom is data. */
+static void find_data(const struct ram *ram, uint64_t at, uint64_t *from, uint64_t *to)
 {
-	auto_free struct out *o = malloc(sizeof(*o));
+	const struct flat_run *r;
+	uint64_t end;
+
+	if (!ram->layers) {
+		find_file_data(ram, at, from, to);
+		return;
+	}
+	r = proto_flat_find(&ram->layers->flat, at / RAM_PAGE);
+	end = (r->page + r->count) * RAM_PAGE;
+	*from = r->from == LAYERMAP_ZEROS ? end : at;
+	*to = end;
+	if (r->layer == 0)
+		find_file_data(ram, at, from, to);
+	*from = min(*from, end);
+	*to = min(*to, end);
+}
+
+static int visit(struct out *o, const struct ram *ram, struct err *e)
+{
 	auto_fd int pagemap = -1;
 	uint64_t from, to;
 	int rc = 0;
 
-	if (!o)
-		return err_sys(e, ENOMEM, "cannot write guest RAM out");
-	/* The last pages may be zeros, which are not written. */
-	if (ftruncate(fd, (off_t)ram->size) < 0)
-		return err_sys(e, errno, "cannot write guest RAM out");
 	o->ram = ram;
-	o->fd = fd;
 	o->e = e;
 	if (ram->backing == RAM_PRIVATE)
 		pagemap = open_pagemap(o);
@@ -213,4 +231,28 @@ int ram_write_out(const struct ram *ram, int fd, struct err *e)
 			rc = write_pages(o, from, to);
 	}
 	return rc;
+}
+
+int ram_write_out(const struct ram *ram, int fd, struct err *e)
+{
+	auto_free struct out *o = malloc(sizeof(*o));
+
+	if (!o)
+		return err_sys(e, ENOMEM, "cannot write guest RAM out");
+	/* The last pages may be zeros, which are not written. */
+	if (ftruncate(fd, (off_t)ram->size) < 0)
+		return err_sys(e, errno, "cannot write guest RAM out");
+	o->fd = fd;
+	o->found = NULL;
+	return visit(o, ram, e);
+}
+
+int ram_find_data(const struct ram *ram, struct pageset *found, struct err *e)
+{
+	auto_free struct out *o = malloc(sizeof(*o));
+
+	if (!o)
+		return err_sys(e, ENOMEM, "cannot look for what guest RAM holds");
+	o->found = found;
+	return visit(o, ram, e);
 }

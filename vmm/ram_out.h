@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/err.h"
+#include "pageset.h"
 #include "ram.h"
 
 /*
@@ -15,3 +16,9 @@
  * *e says which; or a negative errno.
  */
 int ram_write_out(const struct ram *ram, int fd, struct err *e);
+
+/*
+ * Adds the pages that may hold data to the set, without reading them; the guest may run:
+ * what it writes meanwhile may or may not be among them. 0 or a negative errno.
+ */
+int ram_find_data(const struct ram *ram, struct pageset *found, struct err *e);

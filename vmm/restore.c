@@ -177,6 +177,12 @@ static int configure(struct restore *r, struct err *e)
 		       : 0;
 }
 
+/* The files of disks. NULL: none could be opened. */
+static int *disk_fds(const struct restore *r)
+{
+	return r->fds ? r->fds + r->n_ram_fds : NULL;
+}
+
 static int check_devices(struct restore *r, const struct restore_options *o, struct err *e)
 {
 	int rc = configure(r, e);
@@ -186,19 +192,19 @@ static int check_devices(struct restore *r, const struct restore_options *o, str
 	if (rc < 0)
 		return rc;
 	rc = devices_check_host(r->config, e);
-	return disks_preflight(r->dir.manifest, r->config, r->disk_fds, e) < 0 ? -EINVAL : rc;
+	return disks_preflight(r->dir.manifest, r->config, disk_fds(r), e) < 0 ? -EINVAL : rc;
 }
 
-/* memory.bin and the disks' files; what is wrong with each goes into the report. */
+/* RAM's and the disks' files; what is wrong with each goes into the report. */
 static int open_files(struct restore *r, struct err *e)
 {
 	const size_t n = proto_snapdir_files(r->dir.manifest, r->dir.layered);
 	int rc = 0;
 
-	if (n > 1)
-		r->disk_fds = calloc(n - 1, sizeof(*r->disk_fds));
-	if (n > 1 && !r->disk_fds)
-		return err_also(e, ENOMEM, "there is no memory for the snapshot's disks");
+	r->n_ram_fds = proto_snapdir_ram_files(r->dir.manifest, r->dir.layered);
+	r->fds = calloc(n, sizeof(*r->fds));
+	if (!r->fds)
+		return err_also(e, ENOMEM, "there is no memory for the snapshot's files");
 	for (size_t i = 0; i < n; i++) {
 		struct err found = { 0 };
 		struct snapdir_file f;
@@ -206,14 +212,31 @@ static int open_files(struct restore *r, struct err *e)
 
 		proto_snapdir_file(r->dir.manifest, r->dir.layered, i, &f);
 		fd = proto_snapdir_open_file(&r->dir, &f, r->label, &found);
-		if (i == 0)
-			r->memory_fd = fd;
-		else
-			r->disk_fds[r->n_disk_fds++] = fd;
+		r->fds[r->nfds++] = fd;
 		rc2 = also(e, fd, &found);
 		rc = rc < 0 ? rc : rc2;
 	}
 	return rc;
+}
+
+/* Where RAM is: the maps of its layers, of each snapshot read and checked whole. */
+static int read_maps(struct restore *r, struct err *e)
+{
+	const SnapshotManifest *m = r->dir.manifest;
+	int rc = proto_flat_start(&r->flat, m->memory_size_bytes / MANIFEST_PAGE_SIZE);
+
+	for (size_t i = 1; rc == 0 && r->dir.layered && i < m->n_layer; i++) {
+		struct layermap map;
+
+		rc = proto_snapdir_read_map(&r->dir, i, r->label, &map, e);
+		if (rc < 0)
+			return rc;
+		rc = proto_flat_add(&r->flat, (unsigned)i, &map);
+		if (rc == 0)
+			rc = base_add_map(&r->base, &map);
+		proto_layermap_free(&map);
+	}
+	return rc < 0 ? err_sys(e, -rc, "cannot read the layers of snapshot %s", r->label) : 0;
 }
 
 /* Everything that can be said without reading RAM, in one report. */
@@ -230,6 +253,9 @@ static int check_all(struct restore *r, const struct restore_options *o, struct 
 	rc2 = also(e, read_state(r, &found), &found);
 	rc = rc < 0 ? rc : rc2;
 	rc2 = open_files(r, e);
+	rc = rc < 0 ? rc : rc2;
+	found = (struct err){ 0 };
+	rc2 = also(e, read_maps(r, &found), &found);
 	rc = rc < 0 ? rc : rc2;
 	state = check_state(r, e, &rc) ? r->state : NULL;
 	rc2 = preflight_devices(r->dir.manifest, state, e);
@@ -275,17 +301,23 @@ static int verify_files(struct restore *r, const struct restore_options *o, stru
 {
 	int rc = 0;
 
-	if (o->trust_memory && !on_snapfs(r->memory_fd)) {
-		log_warn("--trust-memory: %s/%s is not verified; damage in it goes unseen",
-			 r->label, r->n_disk_fds ? "{memory.bin,disks}" : SNAPDIR_MEMORY);
+	if (o->trust_memory && !on_snapfs(r->fds[0])) {
+		const char *memory = r->dir.layered ? SNAPDIR_LAYERS : SNAPDIR_MEMORY;
+
+		if (r->nfds > r->n_ram_fds)
+			log_warn("--trust-memory: %s/{%s,disks} is not verified; damage in it goes "
+				 "unseen",
+				 r->label, memory);
+		else
+			log_warn("--trust-memory: %s/%s is not verified; damage in it goes unseen",
+				 r->label, memory);
 		return 0;
 	}
-	for (size_t i = 0; rc == 0 && i <= r->n_disk_fds; i++) {
+	for (size_t i = 0; rc == 0 && i < r->nfds; i++) {
 		struct snapdir_file f;
 
 		proto_snapdir_file(r->dir.manifest, r->dir.layered, i, &f);
-		rc = verify_file(r, &f, i ? r->disk_fds[i - 1] : r->memory_fd, o->wait_verified, p,
-				 e);
+		rc = verify_file(r, &f, r->fds[i], o->wait_verified, p, e);
 	}
 	return rc;
 }
@@ -302,11 +334,9 @@ static int explain(const char *dir, int rc, struct err *e)
 	return err_refuse(e, EIO, "%s: see %s/status", found.text, dir);
 }
 
-void restore_working_set(const struct restore *r, struct working_set *s)
+void restore_working_set(const struct restore *r, const struct machine *m, struct working_set *s)
 {
-	const SnapshotManifest *m = r->dir.manifest;
-	int rc = proto_working_set_read(r->dir.dirfd, m->id.data,
-					m->memory_size_bytes / MANIFEST_PAGE_SIZE, s);
+	int rc = proto_working_set_read(r->dir.dirfd, m->restored_from, m->ram.size / RAM_PAGE, s);
 
 	if (rc == -EBADMSG)
 		log_warn("%s/%s is damaged, or of another snapshot: nothing is read ahead",
@@ -318,7 +348,7 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 {
 	int rc;
 
-	*r = (struct restore){ .memory_fd = -1, .dir.dirfd = -1, .clock = o->clock };
+	*r = (struct restore){ .dir.dirfd = -1, .clock = o->clock };
 	r->kvm = KVM_HOST_NONE;
 	snprintf(r->label, sizeof(r->label), "%s", o->dir);
 	host_ask_begin(&r->ask);
@@ -339,15 +369,14 @@ void restore_close(struct restore *r)
 {
 	proto_state_free(r->state);
 	r->state = NULL;
-	if (r->memory_fd >= 0)
-		close(r->memory_fd);
-	r->memory_fd = -1;
-	for (size_t i = 0; i < r->n_disk_fds; i++)
-		if (r->disk_fds[i] >= 0)
-			close(r->disk_fds[i]);
-	free(r->disk_fds);
-	r->disk_fds = NULL;
-	r->n_disk_fds = 0;
+	for (size_t i = 0; i < r->nfds; i++)
+		if (r->fds[i] >= 0)
+			close(r->fds[i]);
+	free(r->fds);
+	r->fds = NULL;
+	r->nfds = r->n_ram_fds = 0;
+	base_forget(&r->base);
+	proto_flat_free(&r->flat);
 	if (r->config)
 		machine__free_unpacked(r->config, NULL);
 	r->config = NULL;
@@ -372,6 +401,30 @@ static void advance_clock(struct restore *r)
 			 "clocks go on from where they stood");
 }
 
+/* The snapshot's RAM files, as what a next save goes on from. */
+static int take_base(struct restore *r, struct err *e)
+{
+	int rc = 0;
+
+	r->base.exists = true;
+	memcpy(r->base.id, r->dir.manifest->id.data, UUID_SIZE);
+	for (size_t i = 0; rc >= 0 && i < r->n_ram_fds; i++) {
+		rc = fcntl(r->fds[i], F_DUPFD_CLOEXEC, 0);
+		if (rc >= 0)
+			r->base.file[r->base.nfiles++] = rc;
+	}
+	return rc < 0 ? err_sys(e, errno, "cannot keep the snapshot's files open") : 0;
+}
+
+static int map_ram(struct restore *r, struct machine *m, struct err *e)
+{
+	const uint64_t size = r->dir.manifest->memory_size_bytes;
+
+	if (r->n_ram_fds > 1)
+		return ram_map_layers(&m->ram, r->fds, (unsigned)r->n_ram_fds, &r->flat, size, e);
+	return ram_map(&m->ram, RAM_PRIVATE, take_fd(&r->fds[0]), size, e);
+}
+
 int restore_machine(struct restore *r, struct machine *m, struct publisher *p, struct err *e)
 {
 	const SnapshotManifest *manifest = r->dir.manifest;
@@ -382,13 +435,14 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 	if (r->clock == CLOCK_MODE_ADVANCE)
 		advance_clock(r);
 	if (rc == 0)
-		rc = ram_map(&m->ram, RAM_PRIVATE, take_fd(&r->memory_fd),
-			     manifest->memory_size_bytes, e);
+		rc = take_base(r, e);
+	if (rc == 0)
+		rc = map_ram(r, m, e);
 	timing_mark(m->timing, "ram");
 	if (rc == 0)
 		rc = machine_add_virtio(m, take_ptr(&r->config), e);
 	if (rc == 0)
-		rc = disks_attach(m, manifest, r->disk_fds, p, e);
+		rc = disks_attach(m, manifest, disk_fds(r), p, e);
 	if (rc == 0)
 		rc = machine_place_memories(m, e);
 	if (rc == 0)
@@ -397,11 +451,13 @@ int restore_machine(struct restore *r, struct machine *m, struct publisher *p, s
 		rc = machine_renew_generation(m, e);
 	if (rc < 0)
 		return rc;
-	memcpy(m->parent, manifest->id.data, UUID_SIZE);
-	m->has_parent = m->restored = true;
+	m->restored = true;
 	memcpy(m->restored_from, manifest->id.data, UUID_SIZE);
 	m->origin = take_ptr(&r->dir.manifest->disk);
 	m->norigin = r->dir.manifest->n_disk;
 	r->dir.manifest->n_disk = 0;
+	m->base = r->base;
+	r->base = (struct base){ 0 };
+	m->base.manifest = take_ptr(&r->dir.manifest);
 	return 0;
 }

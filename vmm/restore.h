@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "base.h"
 #include "clock.h"
 #include "host_ask.h"
 #include "machine.h"
@@ -30,10 +31,12 @@ struct restore_options {
 struct restore {
 	struct snapdir dir;
 	VmState *state; /* owned */
-	int memory_fd;	/* owned, read-only */
-	int *disk_fds;	/* owned: of file 1 + i of proto_snapdir_file(), read-only, verified */
-	size_t n_disk_fds;
-	Machine *config; /* of the virtio devices, as overridden; owned */
+	/* Of the files of proto_snapdir_file(): read-only, verified, owned. RAM's are the first. */
+	int *fds;
+	size_t nfds, n_ram_fds;
+	struct base base; /* what the machine goes on from, as far as preflight has read it */
+	struct flat flat; /* where RAM is in its files */
+	Machine *config;  /* of the virtio devices, as overridden; owned */
 	enum clock_mode clock;
 	struct host_ask ask;
 	struct kvm_host kvm; /* as preflight has asked it; the machine's then */
@@ -49,8 +52,11 @@ int restore_preflight(struct restore *r, const struct restore_options *o, struct
 		      struct err *e);
 void restore_close(struct restore *r);
 
-/* The pages that a guest of it touches first, where they were noted; else none. The caller's. */
-void restore_working_set(const struct restore *r, struct working_set *s);
+/*
+ * The pages that a guest of it touches first, where they were noted; else none. The caller's.
+ * Once machine m has been restored from it.
+ */
+void restore_working_set(const struct restore *r, const struct machine *m, struct working_set *s);
 
 /*
  * Builds the machine (after machine_init()) as the snapshot says, held. The

@@ -201,11 +201,13 @@ static int describe(struct save *s, const struct taken *t, SnapshotManifest *m)
 	if (rc == 0)
 		rc = keep_describe(&s->keep, m);
 	if (rc == 0)
+		rc = keep_describe_layers(&s->keep, m);
+	if (rc == 0)
 		rc = describe_cpu(t, m);
 	if (rc == 0)
 		rc = set_bytes(&m->vm_generation, machine->generation, UUID_SIZE);
-	if (rc == 0 && machine->has_parent)
-		rc = set_bytes(&m->parent_id, machine->parent, UUID_SIZE);
+	if (rc == 0 && machine->base.exists)
+		rc = set_bytes(&m->parent_id, machine->base.id, UUID_SIZE);
 	return rc;
 }
 
@@ -340,6 +342,9 @@ static int take_and_commit(struct save *s, struct err *e)
 	proto_state_free(t.state);
 	if (rc >= 0)
 		rc = keep_commit(&s->keep, s->publisher, manifest, state, e);
+	/* What has changed is the snapshot's, if it comes to be. */
+	if (rc >= 0)
+		s->rounds = take_ptr(&s->keep.item[0].rounds);
 	/* What was passed on is the publisher's; nothing of it stays open here. */
 	keep_drop(&s->keep);
 	return rc < 0 ? rc : 0;
@@ -401,6 +406,9 @@ static void finish(struct save *s, int rc, const struct save_result *result, con
 {
 	save_done_fn done = s->done;
 
+	if (rc < 0)
+		rounds_fail(take_ptr(&s->rounds));
+	rounds_free(take_ptr(&s->rounds));
 	s->phase = SAVE_IDLE;
 	s->done = NULL;
 	if (done)
@@ -442,23 +450,50 @@ static char *join(char **lines, size_t n)
 	return all;
 }
 
-static void on_published(struct save *s, const PublishReply *reply)
+/* What became of RAM, as far as it was copied. */
+static void count(const struct rounds *r, struct save_result *result)
+{
+	if (!r)
+		return;
+	result->copied = true;
+	result->layer = r->layer;
+	result->pages_changed = r->changed;
+	result->pages_left = r->left;
+	result->rounds = r->n;
+	result->bytes_written = r->out.written;
+}
+
+static void print_timing(const struct save *s, const struct save_result *r)
+{
+	const struct timing_count counts[] = {
+		{ "pause_us", s->pause_ns / 1000 },
+		{ "pages_changed", (int64_t)r->pages_changed },
+		{ "rounds", r->rounds },
+		{ "bytes_written", (int64_t)r->bytes_written },
+		{ "pages_left", (int64_t)r->pages_left },
+	};
+
+	timing_print(&s->timing, counts, r->copied ? 5 : 1);
+}
+
+static void on_published(struct save *s, const PublishReply *reply, int *fds, size_t nfds)
 {
 	struct machine *m = s->machine;
 	struct save_result result = { .pause_ns = s->pause_ns,
 				      .path = reply->path,
 				      .freeze = s->keep.way };
+	const struct base_map *added = s->rounds && s->rounds->layer ? &s->rounds->map : NULL;
 	auto_free char *notices = join(reply->notice, reply->n_notice);
 
 	if (reply->id.len == UUID_SIZE) {
 		memcpy(result.id, reply->id.data, UUID_SIZE);
-		memcpy(m->parent, result.id, UUID_SIZE);
-		m->has_parent = true;
+		base_set(&m->base, result.id, fds, nfds, m->ram.size, added);
 	}
 	result.notices = notices;
 	timing_mark(&s->timing, "publish");
+	count(s->rounds, &result);
 	timing_note(&s->timing, "freeze", s->keep.way);
-	timing_print(&s->timing, "pause_us", s->pause_ns / 1000);
+	print_timing(s, &result);
 	finish(s, 0, &result, NULL);
 }
 
@@ -466,7 +501,9 @@ void save_on_reply(struct save *s)
 {
 	PublishReply *reply;
 	struct err e = { 0 };
-	int rc = publisher_receive(s->publisher, &reply, &e);
+	int fds[MANIFEST_LAYERS_MAX + 2];
+	size_t nfds = sizeof(fds) / sizeof(fds[0]);
+	int rc = publisher_receive_files(s->publisher, &reply, fds, &nfds, &e);
 
 	if (rc < 0) {
 		if (s->phase != SAVE_IDLE)
@@ -485,7 +522,11 @@ void save_on_reply(struct save *s)
 		else if (s->phase == SAVE_ASKED)
 			on_asked(s);
 		else
-			on_published(s, reply);
+			on_published(s, reply, fds, nfds);
 	}
+	/* Those that nobody has taken. */
+	for (size_t i = 0; i < nfds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	proto_publish_free_reply(reply);
 }

@@ -23,6 +23,10 @@ struct save_result {
 	char *notices;	    /* sentences, one a line, may be empty; valid during the call */
 	int64_t pause_ns;   /* first kick to last vCPU running */
 	const char *freeze; /* how memory was frozen (keep.h) */
+	/* of RAM that was copied, in rounds (rounds.h): */
+	bool copied, layer;
+	uint64_t pages_changed, pages_left, bytes_written;
+	unsigned rounds;
 };
 
 /* Told once: rc 0 and the result, or a negative errno and the words. */
@@ -41,8 +45,9 @@ struct save {
 	uint64_t bytes_done, bytes_total; /* of the publish */
 	struct err failure;		  /* while SAVE_ABORTING: why */
 	int failure_rc;
-	struct timing timing; /* of the save that is under way */
-	struct keep keep;     /* what it keeps, until that is passed on */
+	struct timing timing;  /* of the save that is under way */
+	struct keep keep;      /* what it keeps, until that is passed on */
+	struct rounds *rounds; /* owned: RAM as it was passed on, until it is published */
 };
 
 void save_init(struct save *s, struct machine *m, struct publisher *p);

@@ -55,7 +55,7 @@ void timing_note(struct timing *t, const char *key, const char *value)
 	}
 }
 
-void timing_print(const struct timing *t, const char *key, int64_t value)
+void timing_print(const struct timing *t, const struct timing_count *counts, unsigned n)
 {
 	char line[2048];
 	FILE *f;
@@ -70,8 +70,8 @@ void timing_print(const struct timing *t, const char *key, int64_t value)
 		fprintf(f, "%s\"%s\": %lld", i ? ", " : "", t->phase[i].name,
 			(long long)(t->phase[i].ns / 1000));
 	fprintf(f, "}, \"total_us\": %lld", (long long)((t->last_ns - t->begin_ns) / 1000));
-	if (key)
-		fprintf(f, ", \"%s\": %lld", key, (long long)value);
+	for (unsigned i = 0; i < n; i++)
+		fprintf(f, ", \"%s\": %lld", counts[i].key, (long long)counts[i].value);
 	if (t->key)
 		fprintf(f, ", \"%s\": \"%s\"", t->key, t->value);
 	fprintf(f, "}\n");

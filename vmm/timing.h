@@ -35,5 +35,9 @@ void timing_mark(struct timing *t, const char *name);
 /* A word beside the numbers; key and value are kept, not copied. */
 void timing_note(struct timing *t, const char *key, const char *value);
 
-/* Prints the line, with one more value under `key` where that is not NULL. */
-void timing_print(const struct timing *t, const char *key, int64_t value);
+/* Prints the line, with n more values. */
+struct timing_count {
+	const char *key;
+	int64_t value;
+};
+void timing_print(const struct timing *t, const struct timing_count *counts, unsigned n);

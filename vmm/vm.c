@@ -23,7 +23,9 @@ static int set_slot(const struct vm *vm, unsigned which, const struct ram *ram, 
 	const struct ram_region *r = &ram->region[i];
 	struct kvm_userspace_memory_region slot = {
 		.slot = which * RAM_REGIONS + i,
-		.flags = ram->read_only ? KVM_MEM_READONLY : 0,
+		.flags = (ram->read_only ? KVM_MEM_READONLY : 0) |
+			 /* pmem is kept by its file */
+			 (ram->log_dirty && which == 0 ? KVM_MEM_LOG_DIRTY_PAGES : 0),
 		.guest_phys_addr = r->guest_address,
 		.memory_size = remove ? 0 : r->size,
 		.userspace_addr = (uintptr_t)ram->base + r->offset,
@@ -54,6 +56,48 @@ int vm_move_ram(struct vm *vm, unsigned which, const struct ram *ram, struct err
 	return rc < 0 ? err_sys(e, -rc, "cannot move the guest's RAM") : 0;
 }
 
+int vm_log_ram(const struct vm *vm, unsigned which, const struct ram *ram)
+{
+	int rc = 0;
+
+	/* Only the flags differ: KVM leaves the slot where it is. */
+	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++)
+		rc = set_slot(vm, which, ram, i, false);
+	return rc;
+}
+
+/* Without KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 the log is cleared by being fetched. */
+static int clear_log(const struct vm *vm, uint32_t slot, uint64_t *bits, uint64_t pages)
+{
+	struct kvm_clear_dirty_log clear = {
+		.slot = slot,
+		.num_pages = (uint32_t)pages,
+		.dirty_bitmap = bits,
+	};
+
+	return vm->host->manual_dirty_log ? kvm_ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &clear) : 0;
+}
+
+int vm_take_dirty(const struct vm *vm, unsigned which, const struct ram *ram, uint64_t *bits)
+{
+	auto_free uint64_t *log = calloc((ram->size / RAM_PAGE + 63) / 64, sizeof(*log));
+	int rc = log ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; rc == 0 && i < ram->nregions; i++) {
+		const struct ram_region *r = &ram->region[i];
+		const uint64_t pages = r->size / RAM_PAGE, words = (pages + 63) / 64;
+		struct kvm_dirty_log get = { .slot = which * RAM_REGIONS + i, .dirty_bitmap = log };
+
+		rc = kvm_ioctl(vm->fd, KVM_GET_DIRTY_LOG, &get);
+		if (rc == 0)
+			rc = clear_log(vm, get.slot, log, pages);
+		/* A region begins at a whole word: ram_layout(). */
+		for (uint64_t w = 0; rc == 0 && w < words; w++)
+			bits[r->offset / RAM_PAGE / 64 + w] |= log[w];
+	}
+	return rc;
+}
+
 static int create_vcpu(struct vm *vm, unsigned id)
 {
 	struct vm_vcpu *v = &vm->vcpu[id];
@@ -76,12 +120,18 @@ static int build(struct vm *vm, struct kvm_host *host, const struct ram *const m
 		 unsigned nvcpus)
 {
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_enable_cap log = {
+		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+		.args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE },
+	};
 	int rc = kvm_host_take_vm(host);
 
 	if (rc < 0)
 		return rc;
 	vm->fd = rc;
-	rc = set_slots(vm, memory, n);
+	rc = host->manual_dirty_log ? kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &log) : 0;
+	if (rc == 0)
+		rc = set_slots(vm, memory, n);
 	if (rc == 0)
 		rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
 	if (rc == 0)

@@ -48,6 +48,15 @@ void vm_destroy(struct vm *vm);
  */
 int vm_move_ram(struct vm *vm, unsigned which, const struct ram *ram, struct err *e);
 
+/*
+ * Memory whose ram->log_dirty is set is logged by KVM: which pages the guest, and KVM
+ * itself, writes. vm_log_ram: as the flag is now, in a VM that may run. vm_take_dirty: adds
+ * the pages logged since the last call to bits[], one bit a page of the flat run, and logs
+ * them anew. Any thread. 0 or a negative errno.
+ */
+int vm_log_ram(const struct vm *vm, unsigned which, const struct ram *ram);
+int vm_take_dirty(const struct vm *vm, unsigned which, const struct ram *ram, uint64_t *bits);
+
 /* Sets the level of an interrupt line (GSI). Any thread. */
 void vm_set_irq(const struct vm *vm, uint32_t gsi, bool level);
 

@@ -8,6 +8,9 @@ requires_kvm
 start_vmm a --demo-guest --memory 4M
 wait_line a '^tick 3 '
 ctl a "save-snapshot good" >"$WORK/out"
+quit_vmm a
+start_vmm a --demo-guest --memory 4M
+wait_line a '^tick 3 '
 ctl a "save-snapshot other" >"$WORK/out"
 quit_vmm a
 good=$STORE/snapshots/good

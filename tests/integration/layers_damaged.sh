@@ -58,7 +58,7 @@ cp -r "$good" "$STORE/snapshots/linked"
 rm -rf "$STORE/snapshots/linked/layers"
 ln -s "$WORK/elsewhere/layers" "$STORE/snapshots/linked/layers"
 rm -f "$WORK/elsewhere/layers/0.tree"
-expect 0 "$ctl" verify linked
+expect 1 "$ctl" verify linked
 [ ! -e "$WORK/elsewhere/layers/0.tree" ] || fail "a tree was made outside of the store"
 expect 1 "$ctl" check
 says "layers is not a directory of its own"

@@ -209,11 +209,20 @@ unbroken() {
 		END { exit bad || seen < 2 }' || fail "the serial lines of $* are not one guest's life"
 }
 
-# sums DIR: the digests of a snapshot's files.
-sums() { (cd "$1" && sha256sum manifest.bin state.bin memory.bin); }
+# sums DIR: the digests of a snapshot's files, in layers or not.
+sums() {
+	local ram=memory.bin
+	[ -e "$1/memory.bin" ] || ram='layers/*.ram layers/*.map'
+	# shellcheck disable=SC2086 # a pattern
+	(cd "$1" && sha256sum manifest.bin state.bin $ram)
+}
 
 # gone PID: it has ended, whoever may still have to take note of that.
-gone() { ! grep -q '^State:.*[^Z] (' "/proc/$1/status" 2>/dev/null; }
+# Its threads, too: until the last one ends its descriptors are open.
+gone() {
+	local threads=("/proc/$1/task/"*)
+	[ ${#threads[@]} -le 1 ] && ! grep -q '^State:.*[^Z] (' "/proc/$1/status" 2>/dev/null
+}
 
 # publisher_of NAME: the pid of the publisher of a vmm.
 publisher_of() {

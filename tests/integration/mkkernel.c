@@ -6,11 +6,14 @@
  *     r   resets the machine by the keyboard controller
  *     t   resets it by a triple fault
  *     .   answers "alive"
+ *     s   scribbles from now on: writes the number of the write into a random one of 1,024
+ *	   pages and into a log of them, without an end; and at any more letter compares
+ *	   all pages with the log, and answers "good" or, for the last time, "bad"
  *     f   writes its own address into each page from 32 to 160 MiB, answers "filled"
  *     w   reads a quarter of these, scattered, answers "walked", or "corrupt" where one
  *         holds something else
  *
- * It exists for what the demo guest has not: a command line, input, a reset, and
+ * It exists for what the demo guest has not: a command line, input, a reset, writes, and
  * a file that it was loaded from.
  *
  * Source: Documentation/arch/x86/boot.rst, "The real-mode kernel header" and
@@ -44,6 +47,8 @@ __asm__(".pushsection .rodata\n"
 	"	je	reset\n"
 	"	cmp	$'t', %al\n"
 	"	je	fault\n"
+	"	cmp	$'s', %al\n"
+	"	je	scribble\n"
 	"	cmp	$'f', %al\n"
 	"	je	fill\n"
 	"	cmp	$'w', %al\n"
@@ -79,6 +84,56 @@ __asm__(".pushsection .rodata\n"
 	"	jmp	wait\n"
 	"fault:	lidt	no_idt(%rip)\n"
 	"	movabs	0xf00000000, %rax\n" /* not mapped */
+	"	hlt\n"
+	/* %r12: the number of the last write, %r13: the log, %r14: the pages */
+	"scribble:\n"
+	"	xor	%r12d, %r12d\n"
+	"	mov	$0x300000, %r13d\n"
+	"	mov	$0x400000, %r14d\n"
+	"	mov	%r14, %r15\n"
+	"1:	inc	%r12\n"
+	"	movabs	$6364136223846793005, %rax\n"
+	"	imul	%rax, %r15\n"
+	"	movabs	$1442695040888963407, %rax\n"
+	"	add	%rax, %r15\n"
+	"	mov	%r15, %rdi\n"
+	"	shr	$40, %rdi\n"
+	"	and	$1023, %edi\n"
+	"	mov	%rdi, %rsi\n"
+	"	shl	$12, %rsi\n"
+	"	add	%r14, %rsi\n"
+	"	mov	%r12, (%rsi)\n"
+	"	mov	%r12, 4088(%rsi)\n"
+	"	mov	%r12, (%r13,%rdi,8)\n"
+	"	mov	%r12, -8(%r13)\n"
+	"	test	%r12b, %r12b\n"
+	"	jnz	1b\n"
+	"	mov	$0x3fd, %edx\n"
+	"	in	%dx, %al\n"
+	"	test	$1, %al\n"
+	"	jz	1b\n"
+	"	mov	$0x3f8, %edx\n"
+	"	in	%dx, %al\n"
+	"	xor	%edi, %edi\n"
+	"2:	mov	%rdi, %rsi\n"
+	"	shl	$12, %rsi\n"
+	"	add	%r14, %rsi\n"
+	"	mov	(%r13,%rdi,8), %rax\n"
+	"	cmp	%rax, (%rsi)\n"
+	"	jne	bad\n"
+	"	cmp	%rax, 4088(%rsi)\n"
+	"	jne	bad\n"
+	"	inc	%edi\n"
+	"	cmp	$1024, %edi\n"
+	"	jb	2b\n"
+	"	cmp	%r12, -8(%r13)\n"
+	"	jne	bad\n"
+	"	lea	text_good(%rip), %rsi\n"
+	"	call	print\n"
+	"	jmp	1b\n"
+	"bad:	lea	text_bad(%rip), %rsi\n"
+	"	call	print\n"
+	"3:	jmp	3b\n"
 	"put:	mov	%al, %bl\n"
 	"	mov	$0x3fd, %edx\n"
 	"1:	in	%dx, %al\n"
@@ -96,6 +151,8 @@ __asm__(".pushsection .rodata\n"
 	"1:	ret\n"
 	"text_kernel: .asciz \"kernel \"\n"
 	"text_alive: .asciz \"alive\\n\"\n"
+	"text_good: .asciz \"good\\n\"\n"
+	"text_bad: .asciz \"bad\\n\"\n"
 	"text_filled: .asciz \"filled\\n\"\n"
 	"text_walked: .asciz \"walked\\n\"\n"
 	"text_corrupt: .asciz \"corrupt\\n\"\n"
@@ -103,7 +160,7 @@ __asm__(".pushsection .rodata\n"
 	"kernel_end:\n"
 	"	.popsection\n");
 
-static uint8_t image[4 * SECTOR];
+static uint8_t image[6 * SECTOR];
 
 static void put32(size_t at, uint32_t v)
 {

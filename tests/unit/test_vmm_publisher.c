@@ -150,7 +150,7 @@ static void disks_go_with_their_names_and_descriptors(void **state)
 	close(got[0]);
 	close(got[1]);
 	n = IO_MAX_FDS;
-	assert_int_equal(publisher_send_commit(&r->publisher, fds[0], fds[0], fds[0], &disks, NULL),
+	assert_int_equal(publisher_send_commit(&r->publisher, fds[0], fds[0], fds, 1, &disks, NULL),
 			 0);
 	assert_int_equal(proto_publish_recv_request(r->peer, &m, got, &n), 1);
 	assert_int_equal(n, 5);
@@ -166,7 +166,9 @@ static void commit_of_too_many_disks_refused(void **state)
 	struct rig *r = *state;
 	const struct publisher_disks disks = { .n = MANIFEST_DISK_FILES_MAX + 1 };
 
-	assert_int_equal(publisher_send_commit(&r->publisher, 0, 0, 0, &disks, NULL), -E2BIG);
+	const int ram = 0;
+
+	assert_int_equal(publisher_send_commit(&r->publisher, 0, 0, &ram, 1, &disks, NULL), -E2BIG);
 }
 
 #define WITH(f) cmocka_unit_test_setup_teardown(f, make, drop)

@@ -184,8 +184,8 @@ static void preflight_verifies_kept_disks_and_holds_them(void **state)
 	dir = open(path, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(io_write_file(dir, "disk0.0", content, sizeof(content), 0600, NULL), 0);
 	assert_int_equal(restore_preflight(&restore, &r->o, &r->publisher, &e), 0);
-	assert_int_equal(restore.n_disk_fds, 1);
-	assert_true(restore.disk_fds[0] >= 0);
+	assert_int_equal(restore.nfds, 2);
+	assert_true(restore.fds[1] >= 0);
 	restore_close(&restore);
 	unlinkat(dir, "disk0.0", 0);
 	assert_int_equal(
@@ -194,6 +194,151 @@ static void preflight_verifies_kept_disks_and_holds_them(void **state)
 	e = (struct err){ 0 };
 	assert_int_equal(preflight(r, &e), -EBADMSG);
 	assert_says(&e, "disks/disk0.0 does not have the manifest's digest");
+}
+
+/* ---- layers ---- */
+
+#define LAYER_SIZE (4 * RAM_PAGE)
+
+/* The snapshot as two layers, and what the upper one's map says. */
+struct in_layers {
+	Layer layer[2], *layers[2];
+	uint8_t digest[3][DIGEST_SIZE]; /* of the files, then of the map */
+	uint8_t *map;
+	size_t map_len;
+	int dir; /* layers/ */
+};
+
+static void put_layers(struct rig *r, struct in_layers *in, const struct layer_run *runs, size_t n)
+{
+	const struct layermap map = { (struct layer_run *)(uintptr_t)runs, n };
+	uint8_t upper[LAYER_SIZE];
+	char path[192];
+
+	fill_random(upper, sizeof(upper), 77);
+	assert_int_equal(proto_layermap_encode(&map, &in->map, &in->map_len), 0);
+	assert_int_equal(merkle_digest(r->memory, RAM_SIZE, in->digest[0]), 0);
+	assert_int_equal(merkle_digest(upper, sizeof(upper), in->digest[1]), 0);
+	assert_int_equal(merkle_digest(in->map, in->map_len, in->digest[2]), 0);
+	for (int i = 0; i < 2; i++) {
+		layer__init(&in->layer[i]);
+		in->layers[i] = &in->layer[i];
+		in->layer[i].digest = (ProtobufCBinaryData){ DIGEST_SIZE, in->digest[i] };
+		in->layer[i].size = i ? LAYER_SIZE : RAM_SIZE;
+	}
+	in->layer[1].map_size = in->map_len;
+	in->layer[1].map_digest = (ProtobufCBinaryData){ DIGEST_SIZE, in->digest[2] };
+	r->m.m.layer = in->layers;
+	r->m.m.n_layer = 2;
+	write_snapshot(r);
+	snprintf(path, sizeof(path), "%s/memory.bin", r->path);
+	assert_int_equal(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s/layers", r->path);
+	assert_int_equal(mkdir(path, 0700), 0);
+	in->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(io_write_file(in->dir, "0.ram", r->memory, RAM_SIZE, 0600, NULL), 0);
+	assert_int_equal(io_write_file(in->dir, "1.ram", upper, sizeof(upper), 0600, NULL), 0);
+	assert_int_equal(io_write_file(in->dir, "1.map", in->map, in->map_len, 0600, NULL), 0);
+}
+
+static void drop_layers(struct in_layers *in)
+{
+	close(in->dir);
+	free(in->map);
+}
+
+static const struct layer_run good_runs[] = { { 3, 2, 0 }, { 7, 1, LAYERMAP_ZEROS }, { 9, 1, 3 } };
+
+static void preflight_of_layers_knows_what_they_are(void **state)
+{
+	struct rig *r = *state;
+	struct in_layers in;
+	struct restore restore;
+	struct err e = { 0 };
+
+	put_layers(r, &in, good_runs, 3);
+	if (restore_preflight(&restore, &r->o, &r->publisher, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(restore.n_ram_fds, 2);
+	assert_int_equal(restore.base.nmaps, 1);
+	assert_int_equal(restore.base.map[0].len, in.map_len);
+	assert_memory_equal(restore.base.map[0].bytes, in.map, in.map_len);
+	assert_int_equal(proto_flat_find(&restore.flat, 4)->layer, 1);
+	assert_int_equal(proto_flat_find(&restore.flat, 5)->layer, 0);
+	restore_close(&restore);
+	drop_layers(&in);
+}
+
+static void preflight_refuses_layers(struct rig *r, const char *file)
+{
+	struct err e = { 0 };
+	int rc = preflight(r, &e);
+
+	if (rc != -EBADMSG && rc != -EINVAL)
+		fail_msg("%s: %d, %s", file, rc, e.text);
+	assert_says(&e, file);
+	assert_int_equal(lines_in(e.text), 1);
+	assert_int_equal(e.status, STATUS_REFUSED);
+}
+
+/* Each is told the folder of the layers. */
+static void flip_byte(int dir, const char *file, off_t at)
+{
+	auto_fd int fd = openat(dir, file, O_RDWR | O_CLOEXEC);
+	uint8_t byte;
+
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte ^= 1;
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+}
+
+static void preflight_of_damaged_layers_is_refused(void **state)
+{
+	static const char *const files[] = { "0.ram", "1.ram", "1.map" };
+	struct rig *r = *state;
+	struct in_layers in;
+	char name[32];
+
+	put_layers(r, &in, good_runs, 3);
+	for (int i = 0; i < 3; i++) {
+		snprintf(name, sizeof(name), "layers/%s", files[i]);
+		flip_byte(in.dir, files[i], 50);
+		preflight_refuses_layers(r, name);
+		flip_byte(in.dir, files[i], 50);
+		assert_int_equal(renameat(in.dir, files[i], in.dir, "away"), 0);
+		preflight_refuses_layers(r, files[i]);
+		assert_int_equal(symlinkat("away", in.dir, files[i]), 0);
+		preflight_refuses_layers(r, files[i]);
+		assert_int_equal(renameat(in.dir, "away", in.dir, files[i]), 0);
+	}
+	assert_int_equal(preflight(r, NULL), 0);
+	drop_layers(&in);
+}
+
+/* Digests that are right, over maps that are none. */
+static void preflight_of_hostile_maps_is_refused(void **state)
+{
+	static const struct layer_run runs[][2] = {
+		{ { 3, 2, 0 }, { 4, 1, 0 } },			/* over each other */
+		{ { 9, 1, 0 }, { 3, 1, 0 } },			/* not ascending */
+		{ { 3, 0, 0 }, { 9, 1, 0 } },			/* of nothing */
+		{ { 3, 1, 0 }, { 9, 2, 3 } },			/* beyond the file */
+		{ { 3, 1, 0 }, { 9, 1, UINT64_MAX - 1 } },	/* far beyond it */
+		{ { 3, 1, 0 }, { RAM_SIZE / RAM_PAGE, 1, 0 } }, /* beyond RAM */
+		{ { 3, 1, 0 }, { 9, UINT64_MAX - 3, LAYERMAP_ZEROS } },
+	};
+	struct rig *r = *state;
+	char command[256];
+
+	for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+		struct in_layers in;
+
+		put_layers(r, &in, runs[i], 2);
+		preflight_refuses_layers(r, "layers/1.map");
+		drop_layers(&in);
+		snprintf(command, sizeof(command), "rm -r '%s'", r->path);
+		assert_int_equal(system(command), 0);
+	}
 }
 
 static void preflight_ram_elsewhere_is_refused(void **state)
@@ -323,6 +468,9 @@ int main(void)
 		WITH(preflight_of_a_good_one_passes),
 		WITH(preflight_reads_ram_unless_it_is_trusted),
 		WITH(preflight_verifies_kept_disks_and_holds_them),
+		WITH(preflight_of_layers_knows_what_they_are),
+		WITH(preflight_of_damaged_layers_is_refused),
+		WITH(preflight_of_hostile_maps_is_refused),
 		WITH(preflight_ram_elsewhere_is_refused),
 		WITH(preflight_ram_in_other_pieces_is_refused),
 		WITH(preflight_all_that_differs_is_reported_together),

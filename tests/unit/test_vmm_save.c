@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
+#include "proto/snapdir.h"
 #include "vmm/save.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/pmem.h"
@@ -297,10 +298,36 @@ static int open_kept(const struct saving *s, const char *name, const char *file)
 	return fd;
 }
 
+/* What the snapshot's RAM, in layers or not, has at COUNT_AT. */
+static uint64_t count_in_ram(const struct saving *s, const char *name)
+{
+	const struct flat_run *r;
+	struct snapdir_file file;
+	struct snapdir d;
+	struct flat flat;
+	uint64_t count = 0;
+	char path[256];
+	auto_fd int fd = -1;
+
+	snprintf(path, sizeof(path), "%s/snapshots/%s", s->store, name);
+	assert_int_equal(proto_snapdir_open(&d, AT_FDCWD, path, name, NULL), 0);
+	assert_int_equal(proto_snapdir_read_flat(&d, name, &flat, NULL), 0);
+	r = proto_flat_find(&flat, COUNT_AT / RAM_PAGE);
+	assert_true(r->from != LAYERMAP_ZEROS);
+	proto_snapdir_file(d.manifest, d.layered, r->layer, &file);
+	fd = open_kept(s, name, file.path);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &count, sizeof(count),
+			       (off_t)((r->from + COUNT_AT / RAM_PAGE - r->page) * RAM_PAGE)),
+			 sizeof(count));
+	proto_flat_free(&flat);
+	proto_snapdir_close(&d);
+	return count;
+}
+
 /* Disk, pmem and RAM of the snapshot are of one moment; how much was written by then. */
 static uint64_t assert_of_one_moment(const struct saving *s, const char *name)
 {
-	auto_fd int ram = open_kept(s, name, "memory.bin");
 	auto_fd int pmem = open_kept(s, name, "disks/pmem0.0");
 	int fds[DISK_LAYERS_MAX];
 	struct disk *d = NULL;
@@ -308,8 +335,8 @@ static uint64_t assert_of_one_moment(const struct saving *s, const char *name)
 	unsigned n = 0;
 	struct err e = { 0 };
 
-	assert_true(ram >= 0 && pmem >= 0);
-	assert_int_equal(pread(ram, &count, sizeof(count), COUNT_AT), sizeof(count));
+	assert_true(pmem >= 0);
+	count = count_in_ram(s, name);
 	for (;; n++) {
 		char file[32];
 
