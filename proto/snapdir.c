@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -50,12 +51,34 @@ static int read_manifest(struct snapdir *d, const char *label, struct err *e)
 	return rc < 0 ? err_prefix(e, rc, "snapshot %s", label) : 0;
 }
 
+#define FUSE_MAGIC 0x65735546
+
+/*
+ * Whether layers/ may be a link: in the mount it is one. Elsewhere it is one of
+ * somebody who means another directory's files, or a copy of the mount's.
+ */
+static bool may_link(int dirfd)
+{
+	struct statfs fs;
+
+	return fstatfs(dirfd, &fs) == 0 && fs.f_type == FUSE_MAGIC;
+}
+
+/* True where layers/ is what it has to be. */
+static bool has_folder(const struct snapdir *d)
+{
+	struct stat st;
+
+	return fstatat(d->dirfd, SNAPDIR_LAYERS, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (S_ISDIR(st.st_mode) || may_link(d->dirfd));
+}
+
 /* True where all layers are there; and where none but they could be the RAM. */
 static bool has_layers(const struct snapdir *d)
 {
 	struct snapdir_file f;
 	struct stat st;
-	bool all = d->manifest->n_layer > 0;
+	bool all = d->manifest->n_layer > 0 && has_folder(d);
 
 	for (size_t i = 0; all && i < d->manifest->n_layer; i++) {
 		proto_snapdir_file(d->manifest, true, i, &f);
@@ -172,14 +195,16 @@ void proto_snapdir_file(const SnapshotManifest *m, bool layered, size_t i, struc
 static int open_folder(int dirfd, const char *path, const char **name)
 {
 	const char *slash = strchr(path, '/');
-	const bool may_link = strncmp(path, SNAPDIR_LAYERS "/", sizeof(SNAPDIR_LAYERS)) == 0;
+	const bool is_layers = strncmp(path, SNAPDIR_LAYERS "/", sizeof(SNAPDIR_LAYERS)) == 0;
 	char folder[16];
 	int fd;
 
 	*name = slash + 1;
 	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
-	fd = openat(dirfd, folder,
-		    O_RDONLY | O_DIRECTORY | O_CLOEXEC | (may_link ? 0 : O_NOFOLLOW));
+	fd = openat(dirfd, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	/* Of a link the kernel says that it is none of both. */
+	if (fd < 0 && (errno == ENOTDIR || errno == ELOOP) && is_layers && may_link(dirfd))
+		fd = openat(dirfd, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -188,13 +213,15 @@ static int open_beneath(int dirfd, const char *path, uint64_t *size, struct err 
 {
 	const char *name;
 	auto_fd int folder = -1;
+	int rc;
 
 	if (!strchr(path, '/'))
 		return io_open_regular(dirfd, path, size, e);
 	folder = open_folder(dirfd, path, &name);
 	if (folder < 0)
 		return err_sys(e, -folder, "%.*s", (int)strcspn(path, "/"), path);
-	return io_open_regular(folder, name, size, e);
+	rc = io_open_regular(folder, name, size, e);
+	return rc < 0 ? err_prefix(e, rc, "%.*s", (int)strcspn(path, "/"), path) : rc;
 }
 
 int proto_snapdir_read_map(const struct snapdir *d, size_t i, const char *label,
@@ -214,6 +241,8 @@ int proto_snapdir_read_map(const struct snapdir *d, size_t i, const char *label,
 	folder = open_folder(d->dirfd, path, &name);
 	rc = folder < 0 ? err_sys(e, -folder, "%s", SNAPDIR_LAYERS)
 			: io_read_file(folder, name, LAYERMAP_MAX, &buf, &len, e);
+	if (rc < 0 && folder >= 0)
+		rc = err_prefix(e, rc, "%s", SNAPDIR_LAYERS);
 	if (rc == -EFBIG || rc == -EINVAL || rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
 		return err_prefix(e, -EBADMSG, "snapshot %s is damaged", label);
 	if (rc < 0)

@@ -298,21 +298,15 @@ int sfs_fs_disk(const struct node *dir, size_t i, char name[MANIFEST_FILE_MAX + 
 	return 1;
 }
 
-/* The directory of the layers of the snapshot with this id; of several, the earliest. */
-static int lookup_layers(struct fs *fs, const char *id, struct node **n)
+/* The directory of the layers of this snapshot, if it has this id, and layers. */
+static int layers_of(struct fs *fs, const char *name, const uint8_t uuid[UUID_SIZE],
+		     struct node **n)
 {
-	char name[CAT_NAME_MAX + 1];
-	uint8_t uuid[UUID_SIZE];
 	struct node_key key;
 	struct node *dir;
 	struct view *v;
-	int rc;
+	int rc = lookup_snapshot(fs, name, &dir);
 
-	if (uuid_parse(id, uuid) < 0)
-		return -ENOENT;
-	rc = cat_index_name_of(fs->store, uuid, name, NULL);
-	if (rc == 0)
-		rc = lookup_snapshot(fs, name, &dir);
 	if (rc < 0)
 		return rc;
 	key = key_in(dir, NODE_LAYERS);
@@ -326,6 +320,44 @@ static int lookup_layers(struct fs *fs, const char *id, struct node **n)
 	if (v)
 		sfs_view_put(dir->snap, v);
 	sfs_nodes_forget(&fs->nodes, dir->id, 1);
+	return rc;
+}
+
+struct layered {
+	const uint8_t *id;
+	char name[CAT_NAME_MAX + 1];
+};
+
+/* Stops at the first layered one of the id. */
+static int find_layered(void *arg, const struct cat_row *row)
+{
+	struct layered *l = arg;
+
+	if (row->layers == 0 || row->status == CAT_MISSING ||
+	    memcmp(row->id, l->id, UUID_SIZE) != 0)
+		return 0;
+	memcpy(l->name, row->name, sizeof(l->name));
+	return 1;
+}
+
+/*
+ * Of several snapshots with this id the earliest that is layered: a copy of it may be
+ * flat. All are gone through only where the earliest of all is.
+ */
+static int lookup_layers(struct fs *fs, const char *id, struct node **n)
+{
+	uint8_t uuid[UUID_SIZE];
+	struct layered l = { .id = uuid };
+	int rc;
+
+	if (uuid_parse(id, uuid) < 0)
+		return -ENOENT;
+	rc = cat_index_name_of(fs->store, uuid, l.name, NULL);
+	if (rc < 0)
+		return rc;
+	rc = layers_of(fs, l.name, uuid, n);
+	if (rc == -ENOENT && cat_index_list(fs->store, find_layered, &l, NULL) == 1)
+		rc = layers_of(fs, l.name, uuid, n);
 	return rc;
 }
 
@@ -523,7 +555,8 @@ static bool has_child(struct fs *fs, const struct node *dir, const struct fs_chi
 	v = sfs_snap_view(dir->snap);
 	if (!v)
 		return false;
-	rc = sfs_view_look(v, child->name, &st);
+	rc = child->kind == NODE_MEMORY && v->dir.layered ? sfs_composed_look(v, &st)
+							  : sfs_view_look(v, child->name, &st);
 	sfs_view_put(dir->snap, v);
 	return rc == 0;
 }

@@ -39,6 +39,7 @@ struct listing {
 	size_t at;		   /* the snapshot that the stream gives next */
 	uint8_t (*ids)[UUID_SIZE]; /* of .by-id and .layers: sorted, each once */
 	size_t n_ids;
+	bool layered; /* those of layered snapshots alone: of .layers */
 };
 
 #define COOKIES_STEP 256
@@ -159,7 +160,7 @@ static int by_id_entry(struct fs *fs, const struct listing *l, uint64_t i, struc
 	return link_entry(fs, &key, uuid_format(key.id, name), out) ? 1 : -EAGAIN;
 }
 
-/* Whether an id is of a layered snapshot is known by looking. */
+/* The index may be behind: whether it has layers is known by looking. */
 static int layers_entry(struct fs *fs, const struct node *dir, const struct listing *l, uint64_t i,
 			struct entry *out)
 {
@@ -332,6 +333,8 @@ static int collect_id(void *arg, const struct cat_row *row)
 	/* One that was never readable has no id. */
 	if (row->status == CAT_MISSING || memcmp(row->id, none, UUID_SIZE) == 0)
 		return 0;
+	if (l->layered && row->layers == 0)
+		return 0;
 	if (l->n_ids % COOKIES_STEP == 0) {
 		void *grown = realloc(l->ids, (l->n_ids + COOKIES_STEP) * sizeof(*l->ids));
 
@@ -348,11 +351,13 @@ static int compare_ids(const void *a, const void *b)
 	return memcmp(a, b, UUID_SIZE);
 }
 
-static int list_ids(struct fs *fs, struct listing *l)
+static int list_ids(struct fs *fs, struct listing *l, bool layered)
 {
-	int rc = cat_index_list(fs->store, collect_id, l, NULL);
 	size_t n = 0;
+	int rc;
 
+	l->layered = layered;
+	rc = cat_index_list(fs->store, collect_id, l, NULL);
 	if (rc < 0 || l->n_ids == 0)
 		return rc;
 	qsort(l->ids, l->n_ids, sizeof(*l->ids), compare_ids);
@@ -404,7 +409,7 @@ void sfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 			rc = open_stream(fs, l);
 		else if (rc == 0 &&
 			 (dir->key.kind == NODE_BY_ID || dir->key.kind == NODE_ALL_LAYERS))
-			rc = list_ids(fs, l);
+			rc = list_ids(fs, l, dir->key.kind == NODE_ALL_LAYERS);
 		else if (rc == 0 && dir->key.kind != NODE_SNAPSHOT && dir->key.kind != NODE_DISKS &&
 			 dir->key.kind != NODE_LAYERS)
 			rc = -ENOTDIR;

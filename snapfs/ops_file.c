@@ -193,11 +193,11 @@ static int open_checked(const struct node *n, struct view *v, struct open_file *
 	sfs_snap_name(n->snap, name);
 	if (n->key.kind == NODE_MANIFEST)
 		rc = read_manifest(v, f, &e);
-	else if (n->key.kind == NODE_LAYER_MAP)
-		rc = read_map(n, v, name, f, &e);
 	else if (n->key.kind == NODE_WORKING_SET)
 		rc = io_read_file(v->dir.dirfd, WORKING_SET_FILE, WORKING_SET_MAX, &f->bytes,
 				  &f->len, &e);
+	else if (n->key.kind == NODE_LAYER_MAP)
+		rc = read_map(n, v, name, f, &e);
 	else
 		rc = proto_snapdir_read_state(&v->dir, name, &f->bytes, &f->len, &e);
 	/* What may come and go is no damage where it is not. */

@@ -265,6 +265,13 @@ bool sfs_verifier_stop(struct verifier *v)
 	pthread_mutex_unlock(&v->lock);
 	if (!idle)
 		return false;
+	/* Those that no thread has taken, and for which nobody waits. */
+	while (v->jobs) {
+		struct verify_job *job = v->jobs;
+
+		v->jobs = job->next;
+		free_job(job);
+	}
 	pthread_mutex_destroy(&v->lock);
 	free(v);
 	return true;

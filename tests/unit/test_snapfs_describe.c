@@ -137,7 +137,7 @@ static void status_of_a_damaged_one_names_the_problem(void **state)
 		.name = "base",
 		.status = CAT_DAMAGED,
 		.problem = "manifest.bin is damaged:\nit cannot be parsed",
-		.files = (const char *[]){ "unknown" },
+		.memory = "unknown",
 		.parent = "",
 	};
 	char *text;
@@ -161,7 +161,7 @@ static void status_of_a_good_one_says_what_it_is(void **state)
 		.id = "00000000-0000-0000-0000-000000000000",
 		.status = CAT_VALID,
 		.problem = "",
-		.files = (const char *[]){ "stamped" },
+		.memory = "stamped",
 		.parent = "root",
 		.verified_at = 1785585600,
 	};
