@@ -27,6 +27,7 @@ exec 5>&-
 
 # walk OPTION..: a restore that touches what it touches, to the end of its answer.
 walk() {
+	rm -f "$WORK/walk.out" "$WORK/walk.err"
 	{ printf w; until_true 20 grep -q '^walked' "$WORK/walk.out"; sleep "${linger:-0}"; } |
 		"$BIN/vmm" --restore-snapshot "$WORK/mnt/base" --control "$WORK/w.sock" "$@" \
 			>"$WORK/walk.out" 2>"$WORK/walk.err" &
@@ -87,8 +88,7 @@ cp "$WORK/kept" "$STORE/snapshots/other/working-set"
 expect 2 "$BIN/vmm" --demo-guest --record-working-set 1
 says 'goes with --restore-snapshot'
 # A machine whose snapshot is gone is told so.
-command=working-set
-"$BIN/snapctl" list >/dev/null
+rm -f "$WORK/walk.out"
 { printf w; sleep 3; } | "$BIN/vmm" --restore-snapshot "$snap" --control "$WORK/w.sock" >"$WORK/walk.out" 2>&1 &
 test_pids+=("$!")
 until_true 20 grep -q '^walked' "$WORK/walk.out" || fail "$(cat "$WORK/walk.out")"
