@@ -3,22 +3,29 @@
 #include "checked.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/merkle.h"
 #include "catalog/verify.h"
 
+#define TRIES 3 /* links to a file come and go while it is hashed, but not all the time */
+
 struct checked {
 	struct checked_file file;
 	struct view *view; /* held */
 	struct snapdir_file what;
 	struct merkle_reader *tree; /* owned */
-	atomic_bool whole;	    /* the file was hashed and is good: the tree was bad */
 	atomic_bool bad;	    /* damage was told of already */
+	pthread_mutex_t lock;
+	/* Under lock: the file as it was when it was hashed and found good, for the tree is bad. */
+	bool whole;
+	struct identity hashed;
 };
 
 struct checked *sfs_checked_new(const struct checked_file *file, struct view *view,
@@ -35,6 +42,7 @@ struct checked *sfs_checked_new(const struct checked_file *file, struct view *vi
 	c->view = sfs_view_get(file->node->snap, view);
 	c->what = *what;
 	c->tree = tree;
+	pthread_mutex_init(&c->lock, NULL);
 	return c;
 }
 
@@ -44,6 +52,7 @@ void sfs_checked_free(struct checked *c)
 		return;
 	merkle_close(c->tree);
 	sfs_view_put(c->file.node->snap, c->view);
+	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
 
@@ -63,30 +72,71 @@ static void report_block(struct checked *c, uint64_t block)
 	sfs_snap_report(f->node->snap, c->view, CAT_DAMAGED, problem);
 }
 
-/* The tree is of no use: the file itself is asked, whole. 0 or a negative errno. */
+/*
+ * The tree is of no use: the file itself is asked, whole. -EAGAIN: it is good, what is
+ * read of it from now on; or another negative errno.
+ */
 static int hash_whole(struct checked *c)
 {
-	int rc = cat_stamp_verify(c->file.fs->store, c->file.fd, c->what.size, c->what.digest, -1,
-				  NULL, NULL);
+	struct stat st;
+	int rc = fstat(c->file.fd, &st) < 0 ? -errno : 0;
 
 	if (rc == 0)
-		atomic_store(&c->whole, true);
-	return rc;
+		rc = cat_stamp_verify(c->file.fs->store, c->file.fd, c->what.size, c->what.digest,
+				      -1, NULL, NULL);
+	if (rc < 0)
+		return rc;
+	pthread_mutex_lock(&c->lock);
+	c->whole = true;
+	c->hashed = sfs_identity_of(&st);
+	pthread_mutex_unlock(&c->lock);
+	return -EAGAIN;
 }
 
-/* Checks what was read into buf: whole blocks. 0 or -EIO. */
+/* True where nobody has touched it since it was hashed. */
+static bool is_as_hashed(struct checked *c)
+{
+	struct identity now;
+	struct stat st;
+	bool same;
+
+	pthread_mutex_lock(&c->lock);
+	same = c->whole && fstat(c->file.fd, &st) == 0;
+	if (same) {
+		now = sfs_identity_of(&st);
+		same = sfs_identity_equal(&c->hashed, &now);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return same;
+}
+
+/* Checks what was read into buf: whole blocks. 0, -EAGAIN (to be read again) or another errno. */
 static int check_blocks(struct checked *c, uint64_t at, const void *buf, size_t len)
 {
 	uint64_t block = 0;
-	int rc = 0;
+	int rc;
 
-	if (!atomic_load(&c->whole))
-		rc = merkle_check(c->tree, at, buf, len, &block);
+	if (is_as_hashed(c))
+		return 0;
+	rc = merkle_check(c->tree, at, buf, len, &block);
 	if (rc == -EUCLEAN)
 		rc = hash_whole(c);
 	if (rc == -EBADMSG)
 		report_block(c, block);
-	return rc < 0 ? -EIO : 0;
+	return rc;
+}
+
+/* Whole blocks of the file, right ones. 0 or a negative errno. */
+static int read_blocks(struct checked *c, void *buf, size_t len, uint64_t at)
+{
+	int rc = -EAGAIN;
+
+	for (int i = 0; rc == -EAGAIN && i < TRIES; i++) {
+		rc = io_pread_full(c->file.fd, buf, len, at);
+		if (rc == 0)
+			rc = check_blocks(c, at, buf, len);
+	}
+	return rc;
 }
 
 void sfs_checked_read(struct checked *c, fuse_req_t req, size_t size, off_t off)
@@ -107,9 +157,7 @@ void sfs_checked_read(struct checked *c, fuse_req_t req, size_t size, off_t off)
 	if (end > all)
 		end = all;
 	buf = malloc((size_t)(end - from));
-	rc = buf ? io_pread_full(c->file.fd, buf, (size_t)(end - from), from) : -ENOMEM;
-	if (rc == 0)
-		rc = check_blocks(c, from, buf, (size_t)(end - from));
+	rc = buf ? read_blocks(c, buf, (size_t)(end - from), from) : -ENOMEM;
 	if (rc < 0)
 		fuse_reply_err(req, rc == -ENOMEM ? ENOMEM : EIO);
 	else
