@@ -56,18 +56,21 @@ void sfs_checked_free(struct checked *c)
 	free(c);
 }
 
-/* Reports the block that is wrong, once for each open. */
-static void report_block(struct checked *c, uint64_t block)
+/* Reports damage, once for each open. `block` NULL: nobody knows which one is wrong. */
+static void report(struct checked *c, const uint64_t *block)
 {
 	const struct checked_file *f = &c->file;
 	char problem[SNAP_PROBLEM_MAX];
+	int n;
 
 	if (atomic_exchange(&c->bad, true))
 		return;
-	snprintf(problem, sizeof(problem),
-		 "%s does not have the manifest's digest: block %llu (byte %llu and on) is wrong",
-		 c->what.path, (unsigned long long)block,
-		 (unsigned long long)(block * DIGEST_BLOCK));
+	n = snprintf(problem, sizeof(problem), "%s does not have the manifest's digest",
+		     c->what.path);
+	if (block)
+		snprintf(problem + n, sizeof(problem) - (size_t)n,
+			 ": block %llu (byte %llu and on) is wrong", (unsigned long long)*block,
+			 (unsigned long long)(*block * DIGEST_BLOCK));
 	sfs_snap_set_bad(f->node->snap, f->node->key.file, &f->id, problem);
 	sfs_snap_report(f->node->snap, c->view, CAT_DAMAGED, problem);
 }
@@ -119,10 +122,13 @@ static int check_blocks(struct checked *c, uint64_t at, const void *buf, size_t 
 	if (is_as_hashed(c))
 		return 0;
 	rc = merkle_check(c->tree, at, buf, len, &block);
-	if (rc == -EUCLEAN)
-		rc = hash_whole(c);
 	if (rc == -EBADMSG)
-		report_block(c, block);
+		report(c, &block);
+	if (rc != -EUCLEAN)
+		return rc;
+	rc = hash_whole(c);
+	if (rc == -EBADMSG)
+		report(c, NULL);
 	return rc;
 }
 

@@ -88,6 +88,9 @@ for name in "${!damage[@]}"; do
 	grep -q '^state: *damaged$' "$mnt/$name/status" || fail "$name: $(cat "$mnt/$name/status")"
 	grep -q "^problem: .*${damage[$name]}" "$mnt/$name/status" ||
 		fail "$name: $(cat "$mnt/$name/status")"
+	# Nobody can say which block it is.
+	[[ $name != *flipped* ]] || ! grep -q '^problem: .*block' "$mnt/$name/status" ||
+		fail "$name: $(cat "$mnt/$name/status")"
 done
 for file in "${files[@]}"; do
 	cmp "$mnt/good/$file" "$snaps/good/$file" || fail "good/$file suffers"
