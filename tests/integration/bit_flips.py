@@ -16,10 +16,12 @@ verified does so with what `snapctl verify --json` has said.
 import errno
 import hashlib
 import json
+import mmap
 import os
 import random
 import re
 import shutil
+import signal
 import sys
 import time
 
@@ -248,8 +250,30 @@ class Wrong(Exception):
 	pass
 
 
-def read_blocks(path, want):
-	"""The blocks that are EIO, None: the open was. All other bytes are right."""
+def read_mapped(fd, path, want, block):
+	"""A mapping of the file has all but this block, which kills who touches it."""
+	def in_child(look):
+		pid = os.fork()
+		if pid == 0:
+			signal.signal(signal.SIGBUS, signal.SIG_DFL)
+			os._exit(0 if look() else 1)
+		return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+	held = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+	at = block * BLOCK
+	others = in_child(lambda: held[:at] == want[:at] and
+			  held[at + BLOCK:] == want[at + BLOCK:])
+	this = in_child(lambda: held[at:at + BLOCK] == want[at:at + BLOCK])
+	held.close()
+	if others != 0 or this != -signal.SIGBUS:
+		raise Wrong('%s, mapped: the block is %d, the others are %d' % (path, this, others))
+
+
+def read_blocks(path, want, block=None):
+	"""
+	The blocks that are EIO, None: the open was. All other bytes are right, also in a
+	mapping, where `block` is the one that has to be wrong.
+	"""
 	bad = []
 	try:
 		fd = os.open(path, os.O_RDONLY)
@@ -268,6 +292,9 @@ def read_blocks(path, want):
 				if e.errno != errno.EIO:
 					raise
 				bad.append(at // BLOCK)
+		# By the same open: the next one may know more.
+		if bad == [block]:
+			read_mapped(fd, path, want, block)
 	finally:
 		os.close(fd)
 	return bad
@@ -316,7 +343,8 @@ def check_status(v, mount, broken):
 
 def check_one(v, good, mount):
 	at = os.path.join(mount, v['name'])
-	got = {path: read_blocks(os.path.join(at, path), good[path]) for path in good}
+	got = {path: read_blocks(os.path.join(at, path), good[path],
+				 v.get('block') if path == v['file'] else None) for path in good}
 	broken = [path for path in got if got[path] != []]
 	wrong = v['of'] if v['expect'] == 'forged' else v['file'] if v['expect'] != 'tree' else None
 	if v['expect'] == 'manifest' or got['manifest.bin'] is None:
