@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "err.h"
@@ -20,6 +21,7 @@ typedef int (*io_progress_fn)(void *arg, uint64_t done, uint64_t total);
 struct io_progress {
 	io_progress_fn fn; /* may be NULL */
 	void *arg;
+	bool idle; /* merkle.h: the work is done in time that nobody else wants */
 };
 
 /*

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,19 +298,33 @@ static void *work(void *arg)
 	return NULL;
 }
 
-/* All groups, by this thread and, where that pays, by others. */
+static void *work_idle(void *arg)
+{
+	const struct sched_param none = { 0 };
+
+	pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
+	return work(arg);
+}
+
+/*
+ * All groups, by this thread and, where that pays, by others; in idle time by others alone,
+ * for not everybody may leave that again.
+ */
 static int do_groups(struct build *b)
 {
+	const bool idle = b->progress && b->progress->idle;
+	const unsigned own = idle ? 0 : 1;
 	/* Asking reads a file: not for what is small. */
 	const long processors = b->ngroups > 1 ? sysconf(_SC_NPROCESSORS_ONLN) : 1;
 	pthread_t thread[THREADS_MAX];
 	unsigned started = 0;
 
-	while (started + 1 < b->ngroups && started + 1 < THREADS_MAX &&
-	       (long)started + 1 < processors &&
-	       pthread_create(&thread[started], NULL, work, b) == 0)
+	while (started + own < b->ngroups && started + own < THREADS_MAX &&
+	       (long)(started + own) < processors &&
+	       pthread_create(&thread[started], NULL, idle ? work_idle : work, b) == 0)
 		started++;
-	work(b);
+	if (!idle || !started)
+		work(b);
 	while (started)
 		pthread_join(thread[--started], NULL);
 	return b->rc;

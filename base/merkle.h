@@ -45,7 +45,8 @@ void merkle_layout(struct merkle *m, uint64_t size);
  * The digest of the first `size` bytes of fd. Holes are not read. Its tree is written
  * to the empty file tree_fd (-1: it is not kept; the file's sync is the caller's).
  * By as many threads as there are processors, if the file is large; `progress` (may
- * be NULL) is called by one of them at a time, every 64 MiB.
+ * be NULL) is called by one of them at a time, every 64 MiB; where it says `idle` they take
+ * the time that nobody else wants.
  * 0, -ENODATA where the file is shorter, or a negative errno.
  */
 int merkle_digest_fd(int fd, uint64_t size, int tree_fd, struct io_progress *progress,

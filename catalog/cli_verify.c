@@ -146,7 +146,7 @@ static double stored_part(const struct cat_row *row)
 
 static int verify_one(struct run *r, const char *name, struct err *e)
 {
-	struct io_progress io = { on_progress, r };
+	struct io_progress io = { .fn = on_progress, .arg = r };
 	struct cat_row row;
 	char what[CAT_NAME_MAX + 32];
 	struct err own = { 0 };

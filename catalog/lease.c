@@ -79,7 +79,11 @@ int cat_lease_digest(struct lease *l, int fd, uint64_t size, int tree_fd,
 		     struct io_progress *progress, uint8_t digest[DIGEST_SIZE])
 {
 	struct watched w = { l, progress };
-	struct io_progress both = { on_progress, &w };
+	struct io_progress both = {
+		.fn = on_progress,
+		.arg = &w,
+		.idle = progress && progress->idle,
+	};
 
 	return merkle_digest_fd(fd, size, tree_fd, &both, digest);
 }
@@ -96,5 +100,5 @@ static int on_part(void *arg, uint64_t done, uint64_t total)
 
 struct io_progress cat_progress_part(struct progress_sum *sum)
 {
-	return (struct io_progress){ on_part, sum };
+	return (struct io_progress){ .fn = on_part, .arg = sum };
 }

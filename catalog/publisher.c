@@ -298,7 +298,7 @@ static void end_commit(struct publisher *p, struct save *s)
 static int on_commit(struct publisher *p, const struct received *in, PublishReply *reply,
 		     struct err *e)
 {
-	struct io_progress progress = { tell_progress, p };
+	struct io_progress progress = { .fn = tell_progress, .arg = p };
 	struct save s = {
 		.store = p->store, .place = &p->place, .progress = &progress, .sealer = p->sealer
 	};

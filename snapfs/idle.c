@@ -96,7 +96,7 @@ static int add(void *arg, const struct cat_row *row)
 /* One of them. Who was verified long ago is read whole, whatever its stamps say. */
 static int verify(struct idle *i, const char *name, int64_t old)
 {
-	struct io_progress progress = { on_progress, i };
+	struct io_progress progress = { .fn = on_progress, .arg = i };
 	struct cat_row row;
 	struct err e = { 0 };
 	int rc = cat_index_find(i->store, name, &row, NULL);

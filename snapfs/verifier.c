@@ -26,6 +26,7 @@ struct verify_job {
 	int fd; /* owned, the file's */
 	/* Guarded by the verifier's lock. */
 	bool taken; /* by a thread */
+	bool idle;  /* nobody waited for it then: it is done in idle time */
 	struct verify_waiter *waiters;
 	struct verify_job *next;
 };
@@ -62,6 +63,7 @@ static void free_job(struct verify_job *job)
 static int hash(struct verifier *v, const struct verify_job *job)
 {
 	char name[CAT_NAME_MAX + 1], problem[SNAPDIR_DAMAGE_MAX];
+	struct io_progress progress = { .idle = job->idle };
 	struct snapdir_file f;
 	struct err e = { 0 };
 	int rc;
@@ -72,7 +74,7 @@ static int hash(struct verifier *v, const struct verify_job *job)
 	if (cat_stamp_holds(v->store, job->fd, f.digest))
 		return 0;
 	log_debug("verifying %s/%s", name, f.path);
-	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, -1, NULL, &e);
+	rc = cat_stamp_verify(v->store, job->fd, f.size, f.digest, -1, &progress, &e);
 	if (rc == 0) {
 		sfs_snap_settle(job->snap, job->view);
 	} else if (rc == -EBADMSG) {
@@ -110,6 +112,8 @@ static void *run(void *arg)
 		if (!job || v->stopping)
 			break;
 		job->taken = true;
+		/* Those who read the file meanwhile have it hashed as well, and come first. */
+		job->idle = !job->waiters;
 		pthread_mutex_unlock(&v->lock);
 		rc = hash(v, job);
 		pthread_mutex_lock(&v->lock);
@@ -167,12 +171,16 @@ static struct verify_job *new_job(struct snap *s, struct view *view, size_t file
 	return job;
 }
 
-/* Called with the lock held. The job of this file and digest, or NULL. */
+/*
+ * Called with the lock held. The job of this file and digest, or NULL. Who waits takes none that
+ * is being done in idle time, of which there may be little.
+ */
 static struct verify_job *find(struct verifier *v, const struct identity *id, size_t file,
-			       const struct view *view)
+			       const struct view *view, bool waits)
 {
 	for (struct verify_job *job = v->jobs; job; job = job->next)
-		if (job->file == file && sfs_identity_equal(&job->id, id) &&
+		if (!(waits && job->idle) && job->file == file &&
+		    sfs_identity_equal(&job->id, id) &&
 		    memcmp(job->view->dir.manifest_digest, view->dir.manifest_digest,
 			   DIGEST_SIZE) == 0)
 			return job;
@@ -197,7 +205,7 @@ static int join(struct verifier *v, struct snap *s, struct view *view, size_t fi
 
 	if ((w && w->cancelled) || v->stopping)
 		return -EINTR;
-	job = find(v, id, file, view);
+	job = find(v, id, file, view, w);
 	if (!job) {
 		rc = add_thread(v);
 		if (rc < 0)

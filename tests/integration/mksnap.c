@@ -1,9 +1,9 @@
 /*
- * mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]]]: makes a snapshot without a
+ * mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES [OF]]]]: makes a snapshot without a
  * machine. Plays vmm's side of proto/publish.proto towards `snapctl publish`,
  * with a sparse RAM file of pseudo-random bytes, and a disk0 that is kept in so
- * many files (disks/disk0.0, ...) of 1 MiB. PARENT_ID may be empty. Prints the
- * snapshot's id.
+ * many files (disks/disk0.0, ...) of 1 MiB. PARENT_ID may be empty. One of OF (3) chunks of
+ * 64 KiB holds data, the others are holes. Prints the snapshot's id.
  *
  * mksnap STORE NAME SIZE_MIB --parent PARENT --pages LIST [SEED]: the same in layers: those
  * of the snapshot PARENT of the store (memory.bin is one, where it is flat), linked, and
@@ -37,7 +37,7 @@
 
 #define FILES_MAX 16
 #define FILE_SIZE (1U << 20)
-#define CHUNK	  65536 /* bytes; one of three holds data, the others are holes */
+#define CHUNK	  65536 /* bytes */
 
 extern char **environ;
 
@@ -48,6 +48,7 @@ struct job {
 	uint8_t parent[UUID_SIZE];
 	size_t parent_len;
 	size_t files; /* of disk0 */
+	uint64_t of;  /* so many chunks, one of which holds data */
 	/* In layers: what the parent has, and what is new over it. */
 	const char *parent_name, *pages;
 	struct snapdir over;
@@ -123,14 +124,14 @@ static PublishReply *ask(int sock, const PublishRequest *m, const int *fds, size
 	return reply;
 }
 
-/* Fills the file, one chunk of three, and makes of it a read-only descriptor. */
-static int fill(int fd, uint64_t size, uint64_t state)
+/* Fills the file, one chunk of so many, and makes of it a read-only descriptor. */
+static int fill(int fd, const struct job *job, uint64_t size, uint64_t state)
 {
 	static uint64_t chunk[CHUNK / sizeof(uint64_t)];
 	struct io_fd_path path;
 	int frozen;
 
-	for (uint64_t at = 0; at + CHUNK <= size; at += 3 * CHUNK) {
+	for (uint64_t at = 0; at + CHUNK <= size; at += job->of * CHUNK) {
 		for (size_t i = 0; i < sizeof(chunk) / sizeof(*chunk); i++)
 			chunk[i] = next_random(&state);
 		if (io_pwrite_full(fd, chunk, sizeof(chunk), at) < 0)
@@ -153,7 +154,7 @@ static int make_ram(int sock, const struct job *job)
 	m.what_case = PUBLISH_REQUEST__WHAT_RAM;
 	m.ram = &ram;
 	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
-	return fill(fd, job->size, job->seed * 2 + 1);
+	return fill(fd, job, job->size, job->seed * 2 + 1);
 }
 
 /* The i-th file of disk0, in the store without a name yet; read-only by now. */
@@ -168,7 +169,7 @@ static int make_file(int sock, const struct job *job, size_t i)
 	proto_publish_free_reply(ask(sock, &m, NULL, 0, &fd));
 	if (ftruncate(fd, FILE_SIZE) < 0)
 		die("cannot make a file of the disk");
-	return fill(fd, FILE_SIZE, (job->seed + i) * 1000003 + 1);
+	return fill(fd, job, FILE_SIZE, (job->seed + i) * 1000003 + 1);
 }
 
 /* A file in memory with these bytes, which it frees. */
@@ -333,7 +334,7 @@ static int make_draft(struct job *job)
 	Disk disk = DISK__INIT;
 	Disk *disks[] = { &disk };
 	DiskFile file[FILES_MAX], *files[FILES_MAX];
-	char names[FILES_MAX][16];
+	char names[FILES_MAX][32];
 	struct timespec now;
 	uint8_t *buf;
 	size_t len;
@@ -447,7 +448,9 @@ static void read_flat(struct job *job, int argc, char **argv)
 		job->parent_len = parse_uuid(argv[5], job->parent);
 	if (argc > 6)
 		job->files = strtoul(argv[6], NULL, 10);
-	if (job->files > FILES_MAX)
+	if (argc > 7)
+		job->of = strtoull(argv[7], NULL, 10);
+	if (job->files > FILES_MAX || job->of == 0)
 		die("that many files are not made");
 }
 
@@ -458,12 +461,14 @@ int main(int argc, char **argv)
 	pid_t pid;
 
 	if (argc < 4)
-		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES]] | --parent NAME "
+		die("usage: mksnap STORE NAME SIZE_MIB [SEED [PARENT_ID [FILES [OF]]] | --parent "
+		    "NAME "
 		    "--pages LIST [SEED]]");
 	job.store = argv[1];
 	job.name = argv[2];
 	job.size = strtoull(argv[3], NULL, 10) << 20;
 	job.seed = 1;
+	job.of = 3;
 	if (argc > 4 && strcmp(argv[4], "--parent") == 0)
 		read_layered(&job, argc, argv);
 	else

@@ -40,5 +40,5 @@ for i in 1 2 3; do
 		cat "$WORK/log"
 		fail "s$i was not verified exactly once"
 	}
-	grep -q '^state: *valid$' "$mnt/s$i/status" || fail "s$i is not valid"
+	until_true 20 grep -q '^state: *valid$' "$mnt/s$i/status" || fail "s$i is not valid"
 done

@@ -73,3 +73,68 @@ touch "$snaps/good/memory.bin"
 [ "$(dd if="$mnt/good/memory.bin" bs=1 skip=4000 count=200 status=none | sha256sum)" = \
 	"$(dd if="$WORK/good.memory.bin" bs=1 skip=4000 count=200 status=none | sha256sum)" ] || fail "a part"
 [ -z "$(dd if="$mnt/good/memory.bin" bs=1M skip=24 status=none | head -c 10)" ] || fail "beyond the end"
+
+# A tree that is wrong has the file hashed, once for each open. What comes after that is seen:
+# a change of it is EIO, and one that was found bad stays it, mended or not.
+"$python" - "$mnt" "$snaps" "$WORK" <<'PY' || fail "a file under a wrong tree"
+import concurrent.futures, os, subprocess, sys
+mnt, snaps, work = sys.argv[1:]
+BLOCK = 4096
+
+def flip(path, at):
+	with open(path, 'r+b') as f:
+		f.seek(at)
+		byte = f.read(1)[0]
+		f.seek(at)
+		f.write(bytes([byte ^ 1]))
+
+def refused(fd, at):
+	try:
+		os.pread(fd, BLOCK, at)
+		return False
+	except OSError:
+		return True
+
+# By now its tree has been made anew or not: it is made wrong, all of level 0.
+def spoil_tree(name):
+	path = '%s/%s/memory.tree' % (snaps, name)
+	os.chmod(path, 0o600)
+	for at in range(BLOCK, os.path.getsize(path), BLOCK):
+		flip(path, at + 5)
+
+def unstamp(name):
+	path = '%s/%s/memory.bin' % (snaps, name)
+	os.chmod(path, 0o600)
+	os.utime(path)
+	return path
+
+spoil_tree('wrongtree')
+path = unstamp('wrongtree')
+fd = os.open('%s/wrongtree/memory.bin' % mnt, os.O_RDONLY)
+with open('%s/wrongtree.memory.bin' % work, 'rb') as f:
+	assert os.pread(fd, BLOCK, 0) == f.read(BLOCK)
+# Far from what the kernel has read ahead.
+flip(path, 8 << 20)
+if not refused(fd, 8 << 20):
+	sys.exit('a change after the hash is served')
+if not refused(fd, 12 << 20):
+	sys.exit('a changed file is served')
+os.close(fd)
+flip(path, 8 << 20)
+
+spoil_tree('good')
+path = unstamp('good')
+flip(path, 20 << 20)
+fd = os.open('%s/good/memory.bin' % mnt, os.O_RDONLY)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+	if not all(pool.map(lambda i: refused(fd, i << 20), range(8))):
+		sys.exit('a damaged file is served')
+problem = subprocess.run(['grep', '^problem:', '%s/good/status' % mnt],
+			 capture_output=True, text=True).stdout
+if 'memory.bin' not in problem or 'block' in problem:
+	sys.exit('it says ' + problem)
+flip(path, 20 << 20)
+if not refused(fd, 9 << 20):
+	sys.exit('the outcome was forgotten')
+os.close(fd)
+PY

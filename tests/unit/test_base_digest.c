@@ -320,7 +320,7 @@ static void verity_progress_grows_to_the_end(void **state)
 {
 	auto_free uint8_t *bytes = malloc(5 * MIB);
 	uint64_t last = 0;
-	struct io_progress progress = { note_progress, &last };
+	struct io_progress progress = { .fn = note_progress, .arg = &last };
 	uint8_t d[DIGEST_SIZE];
 	auto_fd int fd = -1;
 

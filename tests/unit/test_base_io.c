@@ -295,7 +295,7 @@ static void copy_file_sparse_keeps_holes_and_bytes(void **state)
 	auto_fd int from = folder_file(*state, "from", "", 0);
 	auto_fd int to = folder_file(*state, "to", "old bytes that must go", 22);
 	struct told told = { 0 };
-	struct io_progress progress = { note_progress, &told };
+	struct io_progress progress = { .fn = note_progress, .arg = &told };
 	uint8_t page[BLOCK];
 	struct stat st;
 

@@ -86,7 +86,7 @@ static int take_away(void *arg, uint64_t done, uint64_t total)
 static void snapshot_removed_while_verified_is_not_damaged(void **state)
 {
 	struct rig *r = *state;
-	struct io_progress progress = { take_away, r };
+	struct io_progress progress = { .fn = take_away, .arg = r };
 	struct err e = { 0 };
 	struct store *store;
 
@@ -110,7 +110,7 @@ static int stop_it(void *arg, uint64_t done, uint64_t total)
 static void verification_that_is_stopped_says_nothing_of_the_snapshot(void **state)
 {
 	struct rig *r = *state;
-	struct io_progress progress = { stop_it, NULL };
+	struct io_progress progress = { .fn = stop_it, .arg = NULL };
 	struct store *store;
 
 	rig_publish(r, "a", 1, NULL, NULL);
@@ -207,7 +207,7 @@ static void stamp_refused_when_the_lease_breaks_meanwhile(void **state)
 	uint8_t digest[DIGEST_SIZE];
 	int fd = make_file(r, "f", digest);
 	char path[400];
-	struct io_progress progress = { open_for_writing, path };
+	struct io_progress progress = { .fn = open_for_writing, .arg = path };
 
 	snprintf(path, sizeof(path), "%s/f", r->dir);
 	assert_int_equal(cat_stamp_verify(store, fd, 10000, digest, -1, &progress, NULL), 0);
