@@ -27,8 +27,8 @@
 
 enum kind { FILE_, DIRECTORY, LINK, MISSING, KINDS };
 
-#define DONE 0	/* it changes nothing, and works */
-#define NONE -1 /* there is no such call for this kind */
+#define DONE 0	  /* it changes nothing, and works */
+#define NONE (-1) /* there is no such call for this kind */
 
 static const char *const kind_names[KINDS] = { "file", "directory", "link", "missing" };
 static const char *mount_dir, *outside;
