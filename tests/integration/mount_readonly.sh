@@ -36,7 +36,7 @@ try_all() {
 
 before=$(find "$STORE/snapshots" -type f -exec sha256sum {} + | sort)
 try_all
-if [ "$(id -u)" -eq 0 ] && mount -o remount,rw "$mnt" 2>/dev/null; then
+if [ "$(id -u)" -eq 0 ] && mount -i -o remount,rw "$mnt" 2>/dev/null; then
 	try_all
 fi
 [ "$before" = "$(find "$STORE/snapshots" -type f -exec sha256sum {} + | sort)" ] ||
