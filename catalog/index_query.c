@@ -285,10 +285,13 @@ int cat_index_name_of(struct store *store, const uint8_t id[UUID_SIZE], char nam
 
 int cat_index_latest(struct store *store, char name[CAT_NAME_MAX + 1], struct err *e)
 {
-	/* 0 and 1 are CAT_UNVERIFIED and CAT_VALID. */
+	/*
+	 * 0 and 1 are CAT_UNVERIFIED and CAT_VALID. The index of times, walked backwards: any
+	 * other order of the names would have all rows sorted for each look.
+	 */
 	struct named n = {
 		.where = "s.status IN (0, 1) AND NOT s.missing ORDER BY s.created_seconds DESC, "
-			 "s.created_nanos DESC, s.id DESC, s.name LIMIT 1",
+			 "s.created_nanos DESC, s.id DESC, s.name DESC LIMIT 1",
 		.name = name,
 	};
 
