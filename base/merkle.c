@@ -315,12 +315,13 @@ static int do_groups(struct build *b)
 	const bool idle = b->progress && b->progress->idle;
 	const unsigned own = idle ? 0 : 1;
 	/* Asking reads a file: not for what is small. */
-	const long processors = b->ngroups > 1 ? sysconf(_SC_NPROCESSORS_ONLN) : 1;
+	const long online = b->ngroups > 1 ? sysconf(_SC_NPROCESSORS_ONLN) : 1;
+	const unsigned processors = online > 1 ? (unsigned)online : 1;
 	pthread_t thread[THREADS_MAX];
 	unsigned started = 0;
 
 	while (started + own < b->ngroups && started + own < THREADS_MAX &&
-	       (long)(started + own) < processors &&
+	       started + own < processors &&
 	       pthread_create(&thread[started], NULL, idle ? work_idle : work, b) == 0)
 		started++;
 	if (!idle || !started)

@@ -76,7 +76,7 @@ static int keep(struct store *store, const struct snapdir *d, int fd, struct err
 int cat_working_set_keep(struct store *store, const uint8_t id[UUID_SIZE], int fd, struct err *e)
 {
 	char name[CAT_NAME_MAX + 1];
-	struct snapdir d;
+	struct snapdir d = { 0 };
 	int rc = cat_store_need_writable(store, e);
 
 	if (rc == 0)
@@ -89,7 +89,7 @@ int cat_working_set_keep(struct store *store, const uint8_t id[UUID_SIZE], int f
 		rc = proto_snapdir_open(&d, cat_store_snapshots_fd(store), name, name, e);
 	if (rc < 0)
 		return rc;
-	rc = keep(store, &d, fd, e);
+	rc = d.manifest ? keep(store, &d, fd, e) : -EINVAL;
 	proto_snapdir_close(&d);
 	return rc;
 }

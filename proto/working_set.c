@@ -36,7 +36,7 @@ static void close_gaps(struct working_set *s, uint64_t gap)
 {
 	size_t n = 0;
 
-	for (size_t i = 1; i < s->n; i++) {
+	for (size_t i = 1; s->run && i < s->n; i++) {
 		struct page_run *last = &s->run[n];
 		const struct page_run *r = &s->run[i];
 
@@ -58,7 +58,7 @@ int proto_working_set_add(struct working_set *s, uint64_t page)
 	}
 	for (uint64_t gap = 1; s->n == WORKING_SET_RUNS_MAX; gap *= 2)
 		close_gaps(s, gap);
-	if (s->n % STEP == 0) {
+	if (!s->run || s->n % STEP == 0) {
 		void *grown = realloc(s->run, (s->n + STEP) * sizeof(*s->run));
 
 		if (!grown)

@@ -8,17 +8,18 @@ mib=2048
 seconds=10
 [ "$pairs" -ge 5 ] || seconds=4
 
+# tell_stalls NAME MOST WORST [FILE]: of FILE, or of anonymous memory.
 tell_stalls() {
-	local name=$1
-	shift
+	local name=$1 most=$2 worst=$3
+	shift 3
 	read -r stalls longest rate < <("$tools/bench_stalls" "$seconds" "$mib" "$@")
 	row "$name, stores over 10 ms in $seconds s" "$stalls" '<=' "$most"
 	row "$name, the longest, ms" "$longest" '<' "$worst"
 	row "$name, million stores a second" "$rate" '>' 0
 }
 
-most=1000 worst=1000 tell_stalls "file of the store" "$work/ram"
+tell_stalls "file of the store" 1000 1000 "$work/ram"
 tmpfs=$(mktemp -p /dev/shm)
-most=0 worst=100 tell_stalls "file on tmpfs" "$tmpfs"
+tell_stalls "file on tmpfs" 0 100 "$tmpfs"
 rm -f "$tmpfs"
-most=0 worst=100 tell_stalls "anonymous memory"
+tell_stalls "anonymous memory" 0 100

@@ -188,7 +188,7 @@ static uint8_t next(struct input *in)
 
 static const uint8_t *take(struct input *in, size_t *len)
 {
-	const uint8_t *p = in->p;
+	const uint8_t *p;
 
 	*len = next(in);
 	p = in->p;

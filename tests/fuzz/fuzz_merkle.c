@@ -87,7 +87,7 @@ static void check_block(struct merkle_reader *r, const struct sample *s, uint64_
 	uint64_t bad = UINT64_MAX;
 	int rc, other;
 
-	MUST(io_pread_full(s->fd, data, len, n * BLOCK) == 0);
+	MUST(len > 0 && io_pread_full(s->fd, data, len, n * BLOCK) == 0);
 	rc = merkle_check(r, n * BLOCK, data, len, &bad);
 	MUST(rc == 0 || rc == -EUCLEAN);
 	data[n % len] ^= 0x10;

@@ -154,6 +154,8 @@ static void put_manifest(struct world *w, int at, struct draft *d)
 	assert_int_equal(proto_manifest_encode(m, &buf, &len, NULL), 0);
 	assert_int_equal(io_write_file(at, SNAPDIR_MANIFEST, buf, len, 0400, NULL), 0);
 	free(buf);
+	/* What it pointed to ends here. */
+	*m = (SnapshotManifest)SNAPSHOT_MANIFEST__INIT;
 }
 
 static void put_snapshot(struct world *w)
