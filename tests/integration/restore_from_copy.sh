@@ -16,6 +16,7 @@ quit_vmm a
 nonce=$(nonce_of a)
 mnt=$WORK/mnt
 mount_snapfs "$STORE" "$mnt" -o noverify
+"$BIN/snapctl" flatten child >/dev/null
 [ -f "$STORE/snapshots/child/memory.bin" ] || fail "child is not flat"
 [ "$(readlink "$mnt/child/parent")" = ../base ] || fail "child has no parent in the mount"
 
