@@ -3,7 +3,8 @@
  * time: exit status 0, or 1 with a line for each field that differs.
  *
  * Left out: kvmclock, the PIT's time of loading, the APIC timer's current count,
- * the TSC and TSC_ADJUST (which KVM derives from the TSC when that is written).
+ * the TSC and TSC_ADJUST (which KVM derives from the TSC when that is written). A TSC
+ * deadline of 0 in A, which has perhaps just passed, is A's TSC in B: so it is restored.
  */
 #include <linux/kvm.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #define APIC_TIMER_CURRENT 0x390
 #define MSR_TSC		   0x10
 #define MSR_TSC_ADJUST	   0x3b
+#define MSR_TSC_DEADLINE   0x6e0
 
 static int differences;
 
@@ -68,6 +70,27 @@ static void stop_tsc(VcpuState *v)
 	for (size_t i = 0; i < v->n_msr; i++)
 		if (v->msr[i]->index == MSR_TSC || v->msr[i]->index == MSR_TSC_ADJUST)
 			v->msr[i]->data = 0;
+}
+
+static Msr *find_msr(VcpuState *v, uint32_t index)
+{
+	for (size_t i = 0; i < v->n_msr; i++)
+		if (v->msr[i]->index == index)
+			return v->msr[i];
+	return NULL;
+}
+
+/* Before the TSCs are stopped. */
+static void settle_deadlines(VmState *a, VmState *b)
+{
+	for (size_t i = 0; i < a->n_vcpu && i < b->n_vcpu; i++) {
+		const Msr *tsc = find_msr(a->vcpu[i], MSR_TSC);
+		const Msr *was = find_msr(a->vcpu[i], MSR_TSC_DEADLINE);
+		Msr *is = find_msr(b->vcpu[i], MSR_TSC_DEADLINE);
+
+		if (tsc && was && is && was->data == 0 && is->data == tsc->data)
+			is->data = 0;
+	}
 }
 
 static void stop(VmState *s)
@@ -172,6 +195,7 @@ int main(int argc, char **argv)
 	}
 	a = read_state(argv[1]);
 	b = read_state(argv[2]);
+	settle_deadlines(a, b);
 	stop(a);
 	stop(b);
 	compare(a, b);
