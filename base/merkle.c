@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "le64.h"
 #include "merkle_impl.h"
 
 /* A group of blocks is one thread's work at a time: those below one block of level 1. */
@@ -31,12 +32,6 @@ void merkle_layout(struct merkle *m, uint64_t size)
 		m->level[i].at = m->tree_size;
 		m->tree_size += m->level[i].blocks * DIGEST_BLOCK;
 	}
-}
-
-static void put_le64(uint8_t *p, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
 }
 
 int merkle_descriptor_digest(uint64_t size, const uint8_t root[DIGEST_SIZE],

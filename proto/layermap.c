@@ -7,26 +7,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/le64.h"
 
 #define HEAD   16
 #define RECORD 24
 
 static const char magic[8] = { 's', 'n', 'a', 'p', 'm', 'a', 'p', '1' };
-
-static uint64_t get_le64(const uint8_t *p)
-{
-	uint64_t v = 0;
-
-	for (int i = 8; i-- > 0;)
-		v = v << 8 | p[i];
-	return v;
-}
-
-static void put_le64(uint8_t *p, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
-}
 
 /* The run lies within [0, pages), overflow or not. */
 static bool is_within(uint64_t first, uint64_t count, uint64_t pages)

@@ -9,27 +9,13 @@
 #include "base/cleanup.h"
 #include "base/digest.h"
 #include "base/io.h"
+#include "base/le64.h"
 
 #define HEAD   32
 #define RECORD 16
 #define STEP   1024 /* runs that are allocated at a time */
 
 static const char magic[8] = { 's', 'n', 'a', 'p', 'w', 's', 'e', 't' };
-
-static uint64_t get_le64(const uint8_t *p)
-{
-	uint64_t v = 0;
-
-	for (int i = 8; i-- > 0;)
-		v = v << 8 | p[i];
-	return v;
-}
-
-static void put_le64(uint8_t *p, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		p[i] = (uint8_t)(v >> (8 * i));
-}
 
 /* Closes gaps of up to `gap` pages. */
 static void close_gaps(struct working_set *s, uint64_t gap)
